@@ -1,0 +1,1 @@
+"""Bring-up: launch files, parameter files, the process table and its supervisor."""

@@ -1,0 +1,1 @@
+"""Client: the Python SDK and the moe command."""

@@ -1,0 +1,1 @@
+"""Experts: engines, the expert node, the registry and its node."""

@@ -1,0 +1,26 @@
+from setuptools import find_packages, setup
+
+package_name = 'moe_experts'
+
+setup(
+    name=package_name,
+    version='0.1.0',
+    packages=find_packages(exclude=['test']),
+    data_files=[
+        ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
+        ('share/' + package_name, ['package.xml']),
+    ],
+    include_package_data=True,
+    zip_safe=True,
+    maintainer='MoE for ROS 2 maintainers',
+    maintainer_email='maintainers@moe-ros2.org',
+    description='Experts: engines, the expert node, the registry and its node.',
+    license='Apache-2.0',
+    extras_require={'test': ['pytest']},
+    entry_points={
+        'console_scripts': [
+            'registry_node = moe_experts.ros.registry_node:main',
+            'expert_node = moe_experts.ros.expert_node:main',
+        ],
+    },
+)

@@ -1,0 +1,1 @@
+"""Hardware: camera, IMU, Dynamixel and motion nodes with byte-level simulators."""

@@ -1,0 +1,1 @@
+"""Router: encoder, calibrated classifier, policy and the router node."""

@@ -1,0 +1,1 @@
+"""Training: datasets, fine-tuning, GGUF export, quantisation and the training node."""
