@@ -1,0 +1,65 @@
+"""The `moe` command: thin verbs over the SDK and the supervisor.
+
+Exit codes: 0 done, 1 an error in one sentence on standard error, 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+
+from moe_client.cli import ask, demo, experts, lifecycle, robot, training
+from moe_client.cli.output import fail
+from moe_client.errors import MoeError
+
+app = typer.Typer(name='moe', no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
+                  help='Domain-specific mixture of experts for ROS 2: one question, the right small local model.')
+for module in (lifecycle, ask, experts, training, robot, demo):
+    module.register(app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        try:
+            print(f'moe {version("moe_client")}')
+        except PackageNotFoundError:
+            print('moe (not installed)')
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    debug: Annotated[bool, typer.Option('--debug', help='Show tracebacks.')] = False,
+    _show: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version.')]
+    = False,
+) -> None:
+    if debug:
+        os.environ['MOE_DEBUG'] = '1'
+
+
+def main() -> int:
+    """Run the command; every error becomes one sentence, unless --debug."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        print(file=sys.stderr)
+        return 130
+    except MoeError as error:
+        if os.environ.get('MOE_DEBUG'):
+            raise
+        return fail(f'{error} (code {error.code})' if error.code else str(error))
+    except Exception as error:
+        # The last resort of a command line: a person gets a sentence, --debug gets the traceback.
+        if os.environ.get('MOE_DEBUG'):
+            raise
+        # click's usage errors say more in format_message() than in str()
+        shown = error.format_message() if hasattr(error, 'format_message') else str(error)
+        fail(shown or type(error).__name__)
+        return int(getattr(error, 'exit_code', 1))
+    return 0

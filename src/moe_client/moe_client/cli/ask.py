@@ -1,0 +1,62 @@
+"""ask and route."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moe_client.cli.output import as_json, console
+from moe_client.types import Chunk
+
+
+def ask(
+    prompt: Annotated[str, typer.Argument(help='The question, or a motion in words.')],
+    expert: Annotated[str, typer.Option(help='Ask this expert instead of the one the router chooses.')] = '',
+    session: Annotated[str, typer.Option(help='Conversation key.')] = '',
+    json_schema: Annotated[Path | None, typer.Option(exists=True, help='The answer must match this schema.')] = None,
+    max_tokens: Annotated[int, typer.Option(min=0, help='0 = the expert\'s own limit.')] = 0,
+    temperature: Annotated[float, typer.Option(help='-1 = the expert\'s own.')] = -1.0,
+    stream: Annotated[bool, typer.Option(help='Print the answer while it comes.')] = True,
+    json: Annotated[bool, typer.Option('--json', help='Print the result as JSON.')] = False,
+    timeout: Annotated[float, typer.Option(help='Seconds.')] = 120.0,
+) -> None:
+    """Ask the suite; a motion is carried out."""
+    from moe_client import Client
+    with Client() as client:
+        schema = json_schema.read_text() if json_schema else ''
+        for item in client.inference.generate_stream(
+                prompt, expert=expert, session=session, json_schema=schema, max_tokens=max_tokens,
+                temperature=temperature, timeout=timeout):
+            if isinstance(item, Chunk):
+                if stream and not json:
+                    print(item.text, end='', flush=True)
+            elif json:
+                as_json(item)
+            else:
+                print('' if stream else item.text)
+                if console.is_terminal:
+                    unsure = ', nobody was sure enough' if item.route.abstained else ''
+                    console.print(f'[dim]{item.expert}@{item.expert_version} · confidence '
+                                  f'{item.route.confidence:.2f}{unsure} · {item.tokens_per_second:.0f} tokens/s[/dim]')
+
+
+def route(prompt: str, json: Annotated[bool, typer.Option('--json')] = False) -> None:
+    """Show which expert would answer, and how sure the router is."""
+    from moe_client import Client
+    with Client() as client:
+        decision = client.router.route(prompt)
+    if json:
+        as_json(decision)
+        return
+    print(f'{decision.choice}\t{decision.confidence:.3f}\t{decision.stage}'
+          f'{"	abstained" if decision.abstained else ""}')
+    for name, probability in decision.ranked:
+        print(f'  {name}\t{probability:.3f}')
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs."""
+    for verb in (ask, route):
+        app.command()(verb)
