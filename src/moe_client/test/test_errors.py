@@ -15,7 +15,7 @@ from moe_interfaces.msg import ErrorCode
     ('SAFETY_VIOLATION', errors.SafetyViolation), ('DATABASE_UNAVAILABLE', errors.Unavailable),
 ])
 def test_each_code_raises_its_class(name, kind):
-    with pytest.raises(kind, match='^why$') as caught:
+    with pytest.raises(kind, match=r'^why$') as caught:
         errors.raise_for(getattr(ErrorCode, name), 'why')
     assert caught.value.code == getattr(ErrorCode, name)
 

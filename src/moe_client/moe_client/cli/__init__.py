@@ -44,9 +44,7 @@ def _root(
 def main() -> int:
     """Run the command; every error becomes one sentence, unless --debug."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as leave:
-        return leave.exit_code
+        code = app(standalone_mode=False)  # the exit code where a verb raised typer.Exit
     except (KeyboardInterrupt, typer.Abort):
         print(file=sys.stderr)
         return 130
@@ -62,4 +60,4 @@ def main() -> int:
         shown = error.format_message() if hasattr(error, 'format_message') else str(error)
         fail(shown or type(error).__name__)
         return int(getattr(error, 'exit_code', 1))
-    return 0
+    return code if isinstance(code, int) else 0
