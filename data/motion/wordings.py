@@ -1,0 +1,113 @@
+"""Hand-written wordings of motion requests; {d} direction, {n} angle, {j} joint, {a} {b} steps, {v} raise or lower."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Wordings:
+    """Frames by what they ask for."""
+
+    relative: tuple[str, ...]
+    vertical: tuple[str, ...]
+    plain: tuple[str, ...]
+    little: tuple[str, ...]
+    far: tuple[str, ...]
+    absolute: tuple[str, ...]
+    sequence: tuple[str, ...]
+    center: tuple[str, ...]
+    stop: tuple[str, ...]
+    unclear: tuple[str, ...]
+    unsafe: tuple[str, ...]
+
+
+TRAIN = Wordings(
+    relative=(
+        'Look {d} {n}.', 'Look {n} {d}.', 'Turn {d} by {n}.', 'Turn {n} to the {d}.', 'Move {d} {n}.',
+        'Move your head {n} {d}.', 'Rotate {d} {n}.', 'Rotate the head {n} {d}.', 'Please look {n} to the {d}.',
+        'Could you turn {d} {n}?', 'Can you look {d} by {n}?', 'Swivel {d} {n}.', 'Swing the camera {n} {d}.',
+        'Point the camera {n} further {d}.', 'Face {n} {d}.', 'Go {n} {d}.', 'Go {d} by {n}.', 'Shift your view {d} {n}.',
+        'Shift {n} {d}, please.', 'Aim {n} more to the {d}.', '{n} {d}', '{d} {n}', '{n} to the {d}', 'a turn of {n} {d}',
+        'I want you to look {d} {n}.', 'Now {n} {d}.', 'Head {d}, {n}.', 'Robot, turn {n} {d}.', 'robot look {d} {n}',
+        'Would you mind turning {n} {d}?', 'Glance {n} to the {d}.', 'Turn the head {d} about {n}.', 'turn {n} {d} pls',
+        'Move the camera {d} by {n}.', 'Adjust the head {n} {d}.', 'You should look {n} {d}.', 'Change your view {n} {d}.',
+    ),
+    vertical=(
+        '{v} your head {n}.', '{v} the camera by {n}.', '{v} your gaze {n}.', 'Please {v} the head {n}.',
+        'Can you {v} your view by {n}?', 'tilt: {v} it {n}', '{v} it {n}'),
+    plain=(
+        'Look {d}.', 'Turn {d}.', 'Look to the {d}.', 'Please turn {d}.', 'Can you look {d}?', 'Move your head {d}.',
+        'Move {d}.', '{d}', 'Rotate {d}.', 'Turn your head to the {d}.', 'Robot, look {d}!', 'Point the camera {d}.',
+        'Face {d}.', 'Go {d}.', 'I want you to turn {d}.', 'Swivel {d}.', 'Glance {d}.', 'look {d} please'),
+    little=(
+        'Look a bit {d}.', 'Look slightly {d}.', 'Turn a little {d}.', 'Move your head a little to the {d}.',
+        'A bit more {d}.', 'slightly {d}', 'Just a little {d}, please.', 'Turn a bit to the {d}.', 'a tiny bit {d}',
+        'Could you look a little {d}?', 'Rotate slightly to the {d}.'),
+    far=(
+        'Look far {d}.', 'Turn far to the {d}.', 'Look all the way {d}.', 'Turn {d} a lot.', 'Move your head far {d}.',
+        'way {d}', 'Go far {d}.', 'Look a lot more {d}.', 'Turn hard {d}.', 'Rotate far {d}, please.'),
+    absolute=(
+        'Set {j} to {n}.', 'Move {j} to {n}.', '{j} to {n}', 'Set the {j} position to {n}.', 'Put {j} at {n}.',
+        'Drive {j} to {n}.', '{j} position {n}', 'Please set {j} to {n}.', 'Move the {j} joint to {n}.',
+        'Go to {j} {n}.', 'Bring {j} to {n}.', 'I want {j} at {n}.', 'Can you set {j} to {n}?', '{j} = {n}'),
+    sequence=(
+        'Look {a}, then {b}.', 'Look {a} and then {b}.', 'Turn {a} and {b}.', 'First look {a}, then {b}.',
+        'Move {a}, then {b}.', '{a} then {b}', 'Please turn {a} and after that {b}.', 'Go {a}, then go {b}.',
+        'Look {a} and {b}.', 'Turn {a}, next {b}.', 'Can you look {a} and then {b}?', '{a}, {b}'),
+    center=(
+        'Look straight ahead.', 'Center the head.', 'Look forward.', 'Go back to the center.', 'Center yourself.',
+        'Face the front.', 'Go to the home position.', 'Return to the middle.', 'center', 'Look straight.', 'Go home.',
+        'Look to the front again.', 'Please center the camera.', 'Turn back to the middle.', 'Reset your head position.',
+        'Straighten your head.', 'look ahead', 'Back to center.', 'Move the head to neutral.', 'home position please',
+        'Head straight.', 'Can you face forward?', 'front', 'eyes forward', 'Take the neutral position.', 'recenter',
+        'Move back to zero.', 'Return home.', 'Robot, look ahead!', 'Point the camera straight ahead.'),
+    stop=(
+        'Stop.', 'Stop moving.', 'Freeze!', 'Halt.', "Don't move.", 'Stop right there.', 'Hold still.', 'Stop now!',
+        'Please stop.', 'Stay where you are.', 'Hold it.', 'stop the head', 'No more movement.', 'Stop turning.',
+        'Robot, stop!', 'Hold your position.', 'Enough, stop.', 'Stop the motion.', 'keep still', 'Do not move.'),
+    unclear=(
+        'Move a bit.', 'Turn somewhere.', 'Wiggle.', 'Move your head.', 'Do something with your head.', 'Turn.', 'Rotate.',
+        'Look over there.', 'Move around.', 'Turn the other thing.', 'Move it.', 'Look at that.', 'Turn 20 degrees.',
+        'Move by 15.', 'Rotate 40 degrees.', 'Go somewhere else.', 'look', 'Move 30 degrees.', 'Change position.',
+        'Turn around a little.'),
+    unsafe=(
+        'Spin around.', 'Rotate all the way around.', 'Turn a full circle.', 'Spin as fast as you can.',
+        'Look behind you.', 'Turn your head completely around.', 'Spin in circles.', 'Do a full rotation.',
+        'Make a complete turn.', 'Whirl around.', 'Turn until something breaks.', 'Twist your head off.'),
+)
+
+HELDOUT = Wordings(
+    relative=(
+        'I would like your head {n} further {d}.', 'Try looking {n} {d}.', 'Give me {n} {d}.', 'Let us see what is {n} {d}.',
+        'Angle yourself {n} to the {d}.', 'Make it {n} {d}.', 'Have a look {n} to the {d}.', 'Pivot {d} {n}.',
+        'Take the camera {n} {d}.', 'Direct your eyes {n} {d}.', 'The head should go {d} by {n}.', 'Steer {n} {d}.',
+        'May I ask you to look {d} {n}?', 'View {n} {d}, thanks.', 'Hey, {n} {d} for me.', 'Nudge the head {d} {n}.'),
+    vertical=('Would you {v} the view {n}?', 'I need you to {v} your head {n}.', 'Now {v} your eyes by {n}.'),
+    plain=(
+        'Have a look {d}.', 'Try looking {d}.', 'Direct your eyes {d}.', 'What is on your {d}? Look there.',
+        'Pivot {d}.', 'Let us see what is {d}.', 'Would you look {d} for me?', 'Take the camera {d}.'),
+    little=(
+        'Nudge the head {d} a little.', 'Try looking slightly {d}.', 'Only a bit {d}, thanks.',
+        'Would you look a little more {d}?', 'Pivot slightly {d}.'),
+    far=('Try looking far {d}.', 'Pivot a lot {d}.', 'Take the camera far {d}.', 'Would you look far to the {d}?'),
+    absolute=(
+        'The {j} angle should be {n}.', 'Let {j} go to {n}.', 'Position {j} at {n}.', 'Have {j} at {n}.',
+        'Turn {j} until it is at {n}.', 'Make {j} equal to {n}.', 'Take {j} to {n}.'),
+    sequence=(
+        'Begin with {a}, then do {b}.', 'Go {a}; afterwards {b}.', 'I want {a} and then {b}.', 'Do {a} followed by {b}.',
+        'Start {a}, finish {b}.', 'Try {a} first and {b} second.'),
+    center=(
+        'Bring the head back to the middle.', 'Let us look to the front again.', 'Put your head straight.',
+        'Take the camera home.', 'Would you look straight ahead for me?', 'Face front again please.',
+        'I want the head in the center.', 'Get back to neutral.', 'Line up with the middle.', 'Aim straight forward.'),
+    stop=(
+        'Stop it now please.', 'Everything stop.', 'Would you hold still?', 'I said stop.', 'Quit moving.',
+        'Stop at once.', 'Stay still.', 'Hey, freeze right there.', 'Motion stop.'),
+    unclear=(
+        'Could you move?', 'Move something.', 'Please turn a bit.', 'Try another position.', 'Look somewhere else.',
+        'Turn by 25 degrees.', 'Rotate a little.', 'Shift by 10 degrees.'),
+    unsafe=(
+        'Spin round and round.', 'Turn in a full circle, please.', 'Go all the way around.',
+        'Look straight behind yourself.', 'Rotate completely.'),
+)
