@@ -1,0 +1,231 @@
+"""The steps of set-up. Each has a digest of its inputs; a stamp is written last, so only what changed is redone."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from probes import SetupError, check_machine, explain, sourced_ros
+
+# The wheels of ROS 2 were built in a container; their cmake files carry that container's paths.
+CONTAINER_PYTHON = '/opt/python/cp311-cp311'
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step: what a person reads, what it depends on, what it does."""
+
+    name: str
+    inputs: Callable[[], str]
+    action: Callable[[], None]
+
+
+class Setup:
+    """Brings .venv, build, install and the models of MOE_HOME up to date.
+
+    Args:
+        root: the repository.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, root: Path, device: str) -> None:
+        self.root = root
+        self.device = device
+        self.venv = root / '.venv'
+        self.home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
+        self.log = self.home / 'logs' / 'setup.log'
+        self._python = str(self.venv / 'bin' / 'python')
+
+    def run(self, testing: bool) -> None:
+        """Do every step whose inputs changed; raises SetupError."""
+        todo = [step for step in self._steps(testing) if self._stamp(step) != self._digest(step)]
+        if not todo:
+            return
+        check_machine(self.root)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        begin = time.monotonic()
+        for number, step in enumerate(todo, 1):
+            print(f'[{number}/{len(todo)}] {step.name} ...', end='', flush=True)
+            started = time.monotonic()
+            step.action()
+            self._stamps.mkdir(parents=True, exist_ok=True)
+            path = self._stamps / self._slug(step)
+            path.with_suffix('.tmp').write_text(self._digest(step))
+            path.with_suffix('.tmp').replace(path)
+            print(f' {time.monotonic() - started:.0f} s', flush=True)
+        print(f'Set-up took {time.monotonic() - begin:.0f} s.', flush=True)
+
+    def environment(self) -> dict[str, str]:
+        """The environment of the installed workspace; read once from its setup file, then from a cache."""
+        cache = self._stamps / 'environment.json'
+        if not cache.is_file():
+            shell = (f'. {self.root}/install/setup.bash; exec {self._python} -c '
+                     '"import json, os; print(json.dumps(dict(os.environ)))"')
+            done = subprocess.run(['bash', '-c', shell], env=self._build_environment(), capture_output=True, text=True)
+            if done.returncode:
+                raise explain('Reading install/setup.bash', done.stderr, self.log)
+            sourced = json.loads(done.stdout.splitlines()[-1])
+            keep = ('PYTHONPATH', 'AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH', 'CMAKE_PREFIX_PATH', 'COLCON_PREFIX_PATH')
+            cache.write_text(json.dumps({key: sourced[key] for key in keep if key in sourced}))
+        environment = dict(self._build_environment(), **json.loads(cache.read_text()))
+        environment.update(MOE_HOME=str(self.home), MOE_ROOT=str(self.root))
+        environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+        environment.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
+        return environment
+
+    @property
+    def _stamps(self) -> Path:
+        return self.venv / '.moe'
+
+    @staticmethod
+    def _slug(step: Step) -> str:
+        return step.name.lower().replace(' ', '-')
+
+    def _stamp(self, step: Step) -> str:
+        path = self._stamps / self._slug(step)
+        return path.read_text() if path.is_file() else ''
+
+    def _digest(self, step: Step) -> str:
+        return hashlib.sha256(f'{self.root}\n{sys.version}\n{step.inputs()}'.encode()).hexdigest()
+
+    def _pins(self, *names: str) -> str:
+        return ''.join((self.root / 'requirements' / f'{name}.txt').read_text() for name in names)
+
+    def _steps(self, testing: bool) -> list[Step]:
+        distro = sourced_ros()
+        steps = [
+            Step('Python environment', lambda: distro, self._make_venv),
+            Step('Build tools', lambda: self._pins('build'), lambda: self._pip('-r', self._file('build')))]
+        if not distro:
+            steps.append(Step('ROS 2', lambda: self._pins('ros-kilted'), self._install_ros))
+        steps += [
+            Step('Model libraries', lambda: self.device + self._pins('ml'), self._install_ml),
+            Step('llama.cpp', lambda: self.device + self._pins('llama'), self._install_llama),
+            Step('Test tools', lambda: self._pins('test'), lambda: self._pip('-r', self._file('test'))),
+            Step('Interfaces', lambda: distro + self._tree('src/moe_interfaces', contents=True),
+                 lambda: self._colcon('moe_interfaces')),
+            Step('Packages', self._package_inputs, self._build_packages),
+            Step('Models', self._model_inputs, self._prepare_models)]
+        return [step for step in steps if testing or step.name != 'Test tools']
+
+    def _file(self, name: str) -> str:
+        return str(self.root / 'requirements' / f'{name}.txt')
+
+    def _tree(self, folder: str, *, contents: bool) -> str:
+        """Names (and contents) of a folder's files, one string."""
+        lines = []
+        for path in sorted((self.root / folder).rglob('*')):
+            if path.is_file() and '__pycache__' not in path.parts and '.egg-info' not in str(path):
+                data = hashlib.sha256(path.read_bytes()).hexdigest() if contents else ''
+                lines.append(f'{path.relative_to(self.root)} {data}')
+        return '\n'.join(lines)
+
+    def _package_inputs(self) -> str:
+        """Python is linked, not copied: only metadata and the set of installed files ask for a new build."""
+        metadata = [path for pattern in ('setup.py', 'setup.cfg', 'package.xml')
+                    for path in sorted(self.root.glob(f'src/*/{pattern}'))]
+        return ''.join(path.read_text() for path in metadata) + ''.join(
+            self._tree(folder, contents=False) for folder in ('launch', 'config', 'data'))
+
+    def _model_inputs(self) -> str:
+        models = self.home / 'models'
+        names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
+        return f'{models}{names}{self._pins("ml", "llama")}'
+
+    def _make_venv(self) -> None:
+        if self.venv.exists() and not self._stamps.is_dir():
+            shutil.rmtree(self.venv)  # half made, or made for another set-up
+        line = [sys.executable, '-m', 'venv', str(self.venv)]
+        self._run('Python environment', [*line, '--system-site-packages'] if sourced_ros() else line)
+
+    def _install_ros(self) -> None:
+        self._pip('-r', self._file('ros-kilted'))
+        self._run('ROS 2', [self._python, '-c', 'import numpy'])
+        numpy_include = subprocess.run([self._python, '-c', 'import numpy; print(numpy.get_include())'],
+                                       capture_output=True, text=True, check=True).stdout.strip()
+        replacements = {
+            f'{CONTAINER_PYTHON}/lib/python3.11/site-packages/numpy/_core/include': numpy_include,
+            f'{CONTAINER_PYTHON}/include/python3.11': sysconfig.get_paths()['include']}
+        for path in (self.venv / 'share').rglob('*.cmake'):
+            text = path.read_text(errors='surrogateescape')
+            fixed = text
+            for old, new in replacements.items():
+                fixed = fixed.replace(old, new)
+            if fixed != text:
+                path.write_text(fixed, errors='surrogateescape')
+
+    def _install_ml(self) -> None:
+        if self.device == 'cpu':
+            # An index may offer a CUDA build under the plain name; its CPU build has the local version +cpu.
+            torch = next(line for line in self._pins('ml').splitlines() if line.startswith('torch=='))
+            try:
+                self._pip(torch.split()[0] + '+cpu')
+            except SetupError:
+                self._pip(torch.split()[0])
+        self._pip('-r', self._file('ml'))
+
+    def _install_llama(self) -> None:
+        environment = self._build_environment()
+        environment.setdefault('CMAKE_BUILD_PARALLEL_LEVEL', str(os.cpu_count() or 1))
+        environment['CMAKE_ARGS'] = '-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' + (
+            ' -DGGML_CUDA=on' if self.device == 'cuda' else '')
+        self._pip('-r', self._file('llama'), environment=environment)
+
+    def _pip(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
+        self._run(f'pip install {" ".join(arguments)}', [
+            self._python, '-m', 'pip', 'install', '--disable-pip-version-check', '--no-input', *arguments], environment)
+
+    def _colcon(self, *packages: str) -> None:
+        self._run(f'colcon build {" ".join(packages)}', [
+            self._python, '-m', 'colcon', 'build', '--symlink-install', '--event-handlers', 'console_direct+',
+            '--packages-select', *packages, '--cmake-args', '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release',
+            '-DBUILD_TESTING=OFF'])
+        (self._stamps / 'environment.json').unlink(missing_ok=True)
+
+    def _build_packages(self) -> None:
+        self._colcon(*sorted(path.parent.name for path in self.root.glob('src/*/setup.py')))
+
+    def _prepare_models(self) -> None:
+        environment = self.environment()
+        for package, program in (('moe_training', 'prepare_base'), ('moe_router', 'prepare_encoder')):
+            self._run(program, [str(self.root / 'install' / package / 'lib' / package / program)], environment)
+
+    def _build_environment(self) -> dict[str, str]:
+        environment = {key: value for key, value in os.environ.items()
+                       if key not in ('PYTHONHOME', '_ROS_WHEELS_BOOTSTRAP_COMPLETE')}
+        environment['VIRTUAL_ENV'] = str(self.venv)
+        environment['PATH'] = f'{self.venv / "bin"}{os.pathsep}{environment.get("PATH", os.defpath)}'
+        if not sourced_ros():
+            environment.pop('PYTHONPATH', None)
+            environment['AMENT_PREFIX_PATH'] = environment['CMAKE_PREFIX_PATH'] = str(self.venv)
+        return environment
+
+    def _run(self, step: str, line: list[str], environment: dict[str, str] | None = None) -> None:
+        """Run a program into the log, in a process group of its own that an interrupt takes along."""
+        with self.log.open('a+', encoding='utf-8') as log:
+            log.write(f'\n=== {" ".join(line)}\n')
+            log.flush()
+            start = log.tell()
+            child = subprocess.Popen(line, cwd=self.root, env=environment or self._build_environment(),
+                                     stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                                     start_new_session=True)
+            try:
+                code = child.wait()
+            except BaseException:
+                os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+                raise
+            if code:
+                log.seek(start)
+                print(flush=True)
+                raise explain(step, log.read(), self.log)
