@@ -1,0 +1,1 @@
+"""Engines: what turns tokens into tokens, behind one contract."""

@@ -1,0 +1,130 @@
+"""The contract of an engine: requests go in, pieces and results come out of step()."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class EngineError(Exception):
+    """A request that the engine refuses or loses; codes of moe_interfaces/msg/ErrorCode."""
+
+    def __init__(self, message: str, code: int = 3004, retry_after_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is drawn; names and ranges are llama.cpp's. temp 0 = greedy, seed -1 = random."""
+
+    temp: float = 0.8
+    top_k: int = 40
+    top_p: float = 0.95
+    min_p: float = 0.05
+    typical_p: float = 1.0
+    penalty_last_n: int = 64
+    penalty_repeat: float = 1.0
+    penalty_freq: float = 0.0
+    penalty_present: float = 0.0
+    seed: int = -1
+    ignore_eos: bool = False
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def check(self) -> None:
+        """Raise EngineError for values that mean nothing (NaN included)."""
+        ranges = (('temp', 0.0, 10.0), ('top_k', 0, 1 << 20), ('top_p', 0.0, 1.0), ('min_p', 0.0, 1.0),
+                  ('typical_p', 0.0, 1.0), ('penalty_repeat', 1e-3, 10.0), ('penalty_freq', -2.0, 2.0),
+                  ('penalty_present', -2.0, 2.0))
+        for name, low, high in ranges:
+            if not low <= getattr(self, name) <= high:
+                raise EngineError(f'{name} is {getattr(self, name)}; it must be {low:g}..{high:g}.')
+
+
+@dataclass(frozen=True)
+class Request:
+    """One answer wanted.
+
+    Attributes:
+        messages: (role, content), oldest first.
+        adapter: key of a loaded adapter; '' = the bare base.
+        deadline: time.monotonic() [s] after which nobody waits; 0 = none.
+        truncate: '' = a prompt longer than the context is an error, 'left' or 'middle' = cut there.
+    """
+
+    id: str
+    messages: tuple[tuple[str, str], ...]
+    adapter: str = ''
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 256
+    max_seq_len: int = 2048
+    stop: tuple[str, ...] = ()
+    json_schema: str = ''
+    regex: str = ''
+    grammar: str = ''
+    priority: int = 10
+    deadline: float = 0.0
+    truncate: str = ''
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of a request; token is -1 where the text spans several."""
+
+    id: str
+    text: str
+    token: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a request; durations in seconds. With an error, text is what was generated until then."""
+
+    id: str
+    text: str
+    tokens: tuple[int, ...]
+    finish_reason: str
+    prompt_tokens: int
+    queue_s: float = 0.0
+    prefill_s: float = 0.0
+    first_token_s: float = 0.0
+    decode_s: float = 0.0
+    total_s: float = 0.0
+    error_code: int = 0
+    error_msg: str = ''
+
+
+class Engine(Protocol):
+    """One base model with adapters on it. Not thread-safe: one thread owns it."""
+
+    def load_adapter(self, key: str, path: Path, scale: float) -> None:
+        """Load a LoRA adapter; raises EngineError (1001)."""
+
+    def unload_adapter(self, key: str) -> None:
+        """Free an adapter; requests that use it end with an error."""
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; raises EngineError (3002, 3004)."""
+
+    def cancel(self, request_id: str) -> None:
+        """End a request within one step."""
+
+    def step(self) -> list[Piece | Result]:
+        """Decode one batch; [] when there was nothing to do."""
+
+    def busy(self) -> bool:
+        """Whether anything runs or waits."""
+
+    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokens of a text; control tokens in it are text unless special."""
+
+    def detokenize(self, tokens: list[int]) -> str:
+        """Text of tokens."""
+
+    def metadata(self) -> dict[str, str]:
+        """Keys and values of the model file."""
+
+    def close(self) -> None:
+        """Free everything."""

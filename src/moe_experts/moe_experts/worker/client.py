@@ -1,0 +1,190 @@
+"""The node's side of a worker: starts it, restarts it, and keeps what waits through a restart."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moe_experts.engines.engine import EngineError, Piece, Request, Result
+
+START_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 30.0
+Listener = Callable[[Piece | Result], None]
+
+
+class _Open:
+    """A request on its way; `text` is what was streamed."""
+
+    def __init__(self, request: Request, listener: Listener) -> None:
+        self.request = request
+        self.listener = listener
+        self.text = ''
+
+
+class Worker:
+    """A supervised worker process.
+
+    Args:
+        base: GGUF file that it loads.
+        threads: for decoding.
+        tell: receives one line about every restart.
+
+    After a crash, requests that had streamed text get 3000 INFERENCE_FAILED with it; the others are asked again.
+    """
+
+    def __init__(self, base: Path, threads: int, tell: Callable[[str], None]) -> None:
+        self._base, self._threads, self._tell = base, threads, tell
+        self._lock = threading.RLock()
+        self._open: dict[str, _Open] = {}
+        self._calls: dict[int, Future[Any]] = {}
+        self._adapters: dict[str, tuple[Path, float]] = {}
+        self._call = 0
+        self._closed = False
+        self.restarts = 0
+        self._process = self._start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def _start(self) -> subprocess.Popen[str]:
+        environment = dict(os.environ, OMP_NUM_THREADS=str(self._threads), MKL_NUM_THREADS='1')
+        process = subprocess.Popen(
+            [sys.executable, '-m', 'moe_experts.worker', str(self._base), str(self._threads)], text=True, bufsize=1,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        first = json.loads(line) if line else {'kind': 'fatal', 'error_msg': 'the worker ended while it loaded'}
+        if first['kind'] == 'fatal':
+            process.wait()
+            raise EngineError(first['error_msg'], 1001)
+        threading.Thread(target=self._read, args=(process,), daemon=True, name='worker').start()
+        return process
+
+    def _read(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            message = json.loads(line)
+            kind = message.pop('kind')
+            if kind == 'answer':
+                future = self._calls.pop(message['call'], None)
+                if future is not None and 'value' in message:
+                    future.set_result(message['value'])
+                elif future is not None:
+                    future.set_exception(EngineError(message['error_msg'], message['error_code']))
+                continue
+            message.pop('retry_after_s', None)
+            item = Piece(**message) if kind == 'piece' else Result(**{**message, 'tokens': tuple(message['tokens'])})
+            with self._lock:
+                entry = self._open.get(item.id) if isinstance(item, Piece) else self._open.pop(item.id, None)
+                if entry is not None and isinstance(item, Piece):
+                    entry.text += item.text
+            if entry is not None:
+                entry.listener(item)
+        self._ended(process.wait())
+
+    def _ended(self, code: int) -> None:
+        if self._closed:
+            return
+        cause = signal.Signals(-code).name if code < 0 else f'exit code {code}'
+        if code == -signal.SIGKILL:
+            cause += ' (killed by hand or for lack of memory)'
+        self._tell(f'The worker of {self._base.name} ended with {cause}; starting it again.')
+        with self._lock:
+            streamed = [entry for entry in self._open.values() if entry.text]
+            waiting = [entry for entry in self._open.values() if not entry.text]
+            self._open = {entry.request.id: entry for entry in waiting}
+            calls, self._calls = self._calls, {}
+            self.restarts += 1
+        for future in calls.values():
+            future.set_exception(EngineError(f'The worker ended with {cause}.', 3000))
+        for entry in streamed:
+            entry.listener(Result(entry.request.id, entry.text, (), 'error', 0, error_code=3000,
+                                  error_msg=f'The worker ended with {cause} while it answered; ask again.'))
+        try:
+            with self._lock:
+                self._process = self._start()
+                adapters = list(self._adapters.items())
+                for key, (path, scale) in adapters:
+                    self._send({'verb': 'load_adapter', 'call': 0, 'key': key, 'path': str(path), 'scale': scale})
+                for entry in waiting:
+                    self._submit(entry.request)
+        except EngineError as error:
+            self._tell(f'The worker cannot be started again: {error}')
+            for entry in waiting:
+                entry.listener(Result(entry.request.id, '', (), 'error', 0, error_code=error.code,
+                                      error_msg=str(error)))
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            with self._lock:
+                self._process.stdin.write(json.dumps(message) + '\n')
+        except OSError:
+            # the reader sees the end as well and starts a new worker, which gets what is still open
+            return
+
+    def call(self, verb: str, **arguments: Any) -> Any:
+        """Ask and wait; raises EngineError."""
+        future: Future[Any] = Future()
+        with self._lock:
+            self._call += 1
+            self._calls[self._call] = future
+            self._send({'verb': verb, 'call': self._call, **arguments})
+        try:
+            return future.result(CALL_TIMEOUT_S)
+        except TimeoutError:
+            raise EngineError(f'The worker did not answer {verb} within {CALL_TIMEOUT_S:.0f} s.', 3001) from None
+
+    def load_adapter(self, key: str, path: Path, scale: float) -> None:
+        """Load an adapter, also into every later process."""
+        self.call('load_adapter', key=key, path=str(path), scale=scale)
+        self._adapters[key] = (path, scale)
+
+    def unload_adapter(self, key: str) -> None:
+        """Free an adapter."""
+        self._adapters.pop(key, None)
+        self.call('unload_adapter', key=key)
+
+    def submit(self, request: Request, listener: Listener) -> None:
+        """Send a request; the listener hears every piece and the result, from the reader's thread."""
+        with self._lock:
+            self._open[request.id] = _Open(request, listener)
+            self._submit(request)
+
+    def _submit(self, request: Request) -> None:
+        fields = asdict(request)
+        deadline = fields.pop('deadline')
+        if deadline:
+            fields['timeout_s'] = max(1e-3, deadline - time.monotonic())
+        self._send({'verb': 'submit', 'request': fields})
+
+    def cancel(self, request_id: str) -> None:
+        """End a request; its listener hears the result."""
+        self._send({'verb': 'cancel', 'id': request_id})
+
+    def counts(self) -> int:
+        """Requests that are open."""
+        return len(self._open)
+
+    def close(self) -> None:
+        """End the process."""
+        self._closed = True
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.close()
+            self._process.wait(3.0)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,105 @@
+"""Held-out score of an adapter as it is served: quantised base, GGUF adapter, llama.cpp, greedy."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import llama_cpp.llama_cpp as llama
+
+from moe_training.chat import TokenRow
+from moe_training.errors import TrainingError
+from moe_training.quantization import silence_log
+
+ANSWER_TOKENS = 96
+
+
+@dataclass(frozen=True)
+class Score:
+    """Shares 0..1 over the rows: the exact answer, and the mean overlap of words (F1)."""
+
+    exact: float
+    f1: float
+    rows: int
+    samples: tuple[tuple[str, str], ...]
+
+
+def word_f1(answer: str, expected: str) -> float:
+    """Harmonic mean of precision and recall of words, as SQuAD scores answers (arXiv 1606.05250)."""
+    found, wanted = Counter(answer.lower().split()), Counter(expected.lower().split())
+    common = sum((found & wanted).values())
+    return 2 * common / (found.total() + wanted.total()) if common else 0.0
+
+
+def same(answer: str, expected: str) -> bool:
+    """Equal text; JSON is compared by value."""
+    try:
+        return bool(json.loads(answer) == json.loads(expected))
+    except ValueError:
+        return answer.strip() == expected.strip()
+
+
+class ServedModel:
+    """The base with at most one adapter, for scoring; one sequence at a time.
+
+    Raises TrainingError when a file cannot be loaded.
+    """
+
+    def __init__(self, base: Path, adapter: Path | None, threads: int = 0) -> None:
+        silence_log()
+        llama.llama_backend_init()
+        loading = llama.llama_model_default_params()
+        # llama.cpp's AMX kernels crash on virtual machines that show AMX but do not let it be used
+        loading.use_extra_bufts = False
+        self._model = llama.llama_model_load_from_file(str(base).encode(), loading)
+        settings = llama.llama_context_default_params()
+        settings.n_ctx = settings.n_batch = 1024
+        settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
+        self._context = llama.llama_init_from_model(self._model, settings) if self._model else None
+        if not self._context:
+            raise TrainingError(f'{base} cannot be loaded by llama.cpp.')
+        self._vocabulary = llama.llama_model_get_vocab(self._model)
+        self._size = llama.llama_vocab_n_tokens(self._vocabulary)
+        if adapter is not None:
+            handle = llama.llama_adapter_lora_init(self._model, str(adapter).encode())
+            if not handle:
+                raise TrainingError(f'{adapter} is no adapter for {base}.')
+            handles = (llama.llama_adapter_lora_p_ctypes * 1)(handle)
+            llama.llama_set_adapters_lora(self._context, handles, 1, (ctypes.c_float * 1)(1.0))
+
+    def answer(self, prompt: list[int], limit: int = ANSWER_TOKENS) -> str:
+        """Greedy answer to a prompt of token ids."""
+        import numpy as np
+
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        tokens, out = list(prompt), b''
+        for _ in range(limit):
+            buffer = (ctypes.c_int32 * len(tokens))(*tokens)
+            if llama.llama_decode(self._context, llama.llama_batch_get_one(buffer, len(tokens))):
+                raise TrainingError('llama.cpp could not decode.')
+            logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(self._context, -1), shape=(self._size,))
+            token = int(logits.argmax())
+            if llama.llama_vocab_is_eog(self._vocabulary, token):
+                break
+            piece = ctypes.create_string_buffer(128)
+            out += piece.raw[:max(0, llama.llama_token_to_piece(self._vocabulary, token, piece, 128, 0, False))]
+            tokens = [token]
+        return out.decode(errors='replace')
+
+    def close(self) -> None:
+        """Free the model."""
+        llama.llama_free(self._context)
+        llama.llama_model_free(self._model)
+
+
+def score(model: ServedModel, rows: list[TokenRow], expected: list[str], prompts: list[str]) -> Score:
+    """Ask every row and compare."""
+    answers = [model.answer(row.prompt) for row in rows]
+    count = max(1, len(rows))
+    return Score(
+        sum(map(same, answers, expected)) / count, sum(map(word_f1, answers, expected)) / count, len(rows),
+        tuple(zip(prompts, answers, strict=True)))
