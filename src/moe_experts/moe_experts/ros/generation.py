@@ -1,0 +1,93 @@
+"""Goals of the generation actions to requests of the engine, and results back."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+from rclpy.time import Time
+
+from moe_experts.engines.engine import EngineError, Request, Result, Sampling
+from moe_interfaces.msg import ChatMessage, Choice, Expert, SamplingConfig
+
+_SAMPLING = ('temp', 'top_k', 'top_p', 'min_p', 'typical_p', 'penalty_repeat')
+
+
+def sampling(own: SamplingConfig, asked: SamplingConfig) -> Sampling:
+    """The request's settings over the expert's own over the engine's; the sentinels are in SamplingConfig.msg."""
+    values: dict[str, Any] = {}
+    for config in (own, asked):
+        for name in _SAMPLING:
+            if getattr(config, name) != -1:  # NaN and other nonsense go on to the engine, which names it
+                values[name] = getattr(config, name)
+        if config.penalty_last_n != -2:
+            values['penalty_last_n'] = config.penalty_last_n
+        for name in ('penalty_freq', 'penalty_present'):
+            if getattr(config, name):
+                values[name] = getattr(config, name)
+        if config.seed >= 0:
+            values['seed'] = config.seed
+        if config.ignore_eos:
+            values['ignore_eos'] = True
+        if config.logit_bias:
+            values['logit_bias'] = tuple((bias.token, bias.bias) for bias in config.logit_bias)
+    return Sampling(**values)
+
+
+def request(goal: Any, expert: Expert, adapter: str, now: Time, seed_offset: int = 0) -> Request:
+    """A goal of either action as a request. Raises EngineError (3001, 3004)."""
+    if hasattr(goal, 'messages'):
+        messages = [(message.role, message.content) for message in goal.messages]
+        last = messages[-1][1] if messages else ''
+    else:
+        messages, last = [('user', goal.prompt)], goal.prompt
+    if not last.strip():
+        raise EngineError('The prompt is empty; ask something.')
+    if any(role not in ('system', 'user', 'assistant', 'tool') for role, _content in messages):
+        raise EngineError('A message\'s role must be system, user, assistant or tool.')
+    system = goal.system_prompt or expert.system_prompt
+    if system and messages[0][0] != 'system':
+        messages.insert(0, ('system', system))
+    asked = goal.sampling_config
+    schema = asked.json_schema or ('' if asked.regex or asked.grammar else expert.output_schema)
+    if goal.max_tokens < 0:
+        raise EngineError(f'max_tokens is {goal.max_tokens}; it must not be negative.')
+    deadline = Time.from_msg(goal.deadline)
+    left = (deadline.nanoseconds - now.nanoseconds) / 1e9 if deadline.nanoseconds else 0.0
+    if deadline.nanoseconds and left <= 0.0:
+        raise EngineError('The deadline had passed when the request arrived.', 3001)
+    settings = sampling(expert.sampling_config, asked)
+    if seed_offset and settings.seed >= 0:
+        settings = Sampling(**{**settings.__dict__, 'seed': settings.seed + seed_offset})
+    return Request(
+        id=uuid.uuid4().hex, messages=tuple(messages), adapter=adapter, sampling=settings,
+        max_tokens=goal.max_tokens or expert.max_tokens or 256, max_seq_len=expert.max_seq_len or 2048,
+        stop=tuple(goal.stop), json_schema='' if schema == '{}' else schema, regex=asked.regex, grammar=asked.grammar,
+        priority=goal.priority or expert.priority, deadline=time.monotonic() + left if left else 0.0,
+        truncate=goal.truncate)
+
+
+def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int) -> Any:
+    """Put an engine's result into an action's."""
+    if hasattr(result, 'response'):
+        result.response.text, result.response.tokens = found.text, list(found.tokens)
+    else:
+        result.id = f'chatcmpl-{goal.request_id}'
+        result.created, result.model = int(time.time()), f'{expert.name}@{version}'
+        result.choices.append(Choice(
+            index=len(result.choices), message=ChatMessage(role='assistant', content=found.text),
+            finish_reason=found.finish_reason))
+    result.finish_reason = found.finish_reason
+    usage, timings = result.usage, result.timings
+    usage.prompt_tokens = found.prompt_tokens
+    usage.completion_tokens += len(found.tokens)
+    usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
+    for name in ('queue_s', 'prefill_s', 'first_token_s', 'decode_s', 'total_s'):
+        setattr(timings, name, float(getattr(found, name)))
+    timings.tokens_per_second = (len(found.tokens) - 1) / found.decode_s if len(found.tokens) > 1 and found.decode_s \
+        else 0.0
+    result.expert, result.expert_version, result.request_id = expert.name, version, goal.request_id
+    result.route.choice, result.route.confidence, result.route.stage = expert.name, 1.0, 'named'
+    result.error_code, result.error_msg = found.error_code, found.error_msg
+    return result
