@@ -1,0 +1,55 @@
+"""A goal passed on to another action server: feedback relayed, cancel and result brought back."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.action.client import ActionClient
+
+POLL_S = 0.02
+
+
+class ServerAway(Exception):
+    """The action server is not there, refused the goal or vanished."""
+
+
+def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cancelled: Callable[[], bool],
+            ready_timeout_s: float, alive: Callable[[], bool]) -> Any:
+    """Send a goal and block until its result; raises ServerAway.
+
+    Args:
+        relay: receives every feedback, at once, in this thread.
+        cancelled: asked while waiting; True cancels the goal once.
+        alive: asked while waiting; False ends the wait with ServerAway.
+    """
+    give_up = time.monotonic() + ready_timeout_s
+    while not client.server_is_ready():
+        if time.monotonic() > give_up or cancelled():
+            raise ServerAway('it is not running; look at `moe status`')
+        time.sleep(POLL_S)
+    arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    sent = client.send_goal_async(goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
+    sent.add_done_callback(lambda future: arrivals.put(('goal', future.result())))
+    handle, asked = None, False
+    while True:
+        if cancelled() and handle is not None and not asked:
+            asked = True
+            handle.cancel_goal_async()
+        try:
+            kind, message = arrivals.get(timeout=POLL_S)
+        except queue.Empty:
+            if not alive():
+                raise ServerAway('it ended while it worked on the request') from None
+            continue
+        if kind == 'feedback':
+            relay(message)
+        elif kind == 'goal':
+            if not message.accepted:
+                raise ServerAway('it refused the goal')
+            handle = message
+            handle.get_result_async().add_done_callback(lambda future: arrivals.put(('result', future.result())))
+        else:
+            return message.result
