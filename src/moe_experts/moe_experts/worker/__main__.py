@@ -89,12 +89,13 @@ def main() -> int:
                 if answer is not None:
                     send({'kind': 'answer', 'call': message['call'], 'value': answer})
             except EngineError as error:
-                failed = {'error_code': error.code, 'error_msg': str(error)}
                 if message['verb'] == 'submit':
-                    result = Result(message['request']['id'], '', (), 'error', 0, **failed)
+                    result = Result(message['request']['id'], '', (), 'error', 0, error_code=error.code,
+                                    error_msg=str(error))
                     send({'kind': 'result', **result.__dict__, 'retry_after_s': error.retry_after_s})
                 elif 'call' in message:
-                    send({'kind': 'answer', 'call': message['call'], **failed})
+                    send({'kind': 'answer', 'call': message['call'], 'error_code': error.code,
+                          'error_msg': str(error)})
         for item in engine.step():
             send({'kind': 'piece' if isinstance(item, Piece) else 'result', **item.__dict__})
 

