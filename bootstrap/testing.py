@@ -75,7 +75,8 @@ def read_report(path: Path) -> dict[str, int] | None:
         suites = list(ElementTree.parse(path).getroot().iter('testsuite'))
     except (OSError, ElementTree.ParseError):
         return None
-    number = {key: sum(int(suite.get(key, 0)) for suite in suites) for key in ('tests', 'failures', 'errors', 'skipped')}
+    number = {key: sum(int(suite.get(key, 0)) for suite in suites)
+              for key in ('tests', 'failures', 'errors', 'skipped')}
     failed = number['failures'] + number['errors']
     return {'passed': number['tests'] - failed - number['skipped'], 'failed': failed, 'skipped': number['skipped']}
 

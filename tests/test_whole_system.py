@@ -11,9 +11,17 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from moe_client import Client, suite
 from moe_client.errors import ExpertNotFound, InvalidRequest, MoeError
 from moe_client.types import Chunk, Generation
+
+ROOT = Path(__file__).parents[1]
+MISSING = [str(path.relative_to(ROOT)) for path in (
+    *(ROOT / 'data' / 'adapters' / f'{name}.gguf' for name in ('python', 'linux', 'robotics', 'motion')),
+    *(ROOT / 'src' / 'moe_hardware' / 'moe_hardware' / 'ros' / f'{name}_node.py'
+      for name in ('camera', 'imu', 'servo', 'motion'))) if not path.is_file()]
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f'the suite is not whole without {", ".join(MISSING)}')
 
 
 def wait_for(condition, timeout=30.0):

@@ -18,7 +18,7 @@ def test_every_process_of_the_table_can_be_started(simulate):
 def test_simulators_belong_to_simulation_alone():
     simulated = {process.name for process in process_table(True)}
     real = {process.name for process in process_table(False)}
-    assert simulated - real == {'sim_servos', 'sim_imu'}
+    assert simulated - real == {'sim_servos'}
     assert real < simulated
 
 

@@ -70,7 +70,7 @@ def main() -> int:
             if name not in rows:
                 raise TrainingError(f'{name} is not built in; there are {", ".join(rows)}.')
             entry = build(options.data, rows[name])
-            content = json.loads(manifest.read_text()) if manifest.is_file() else {
+            content: dict[str, Any] = json.loads(manifest.read_text()) if manifest.is_file() else {
                 'command': 'python -m moe_training.build_experts data', 'adapters': {}}
             content['adapters'][name] = entry
             with atomic_path(manifest) as temporary:

@@ -65,7 +65,7 @@ class Dataset:
             raise DatasetError(
                 f'{self.path} has {len(self.problems)} bad of {self.rows} rows ({first}); correct or remove them.')
         if not self.examples:
-            raise DatasetError(f'{self.path} has no rows; write one JSON object with "prompt" and "completion" per line.')
+            raise DatasetError(f'{self.path} has no rows; write one JSON object with "prompt" and "completion" a line.')
         return self
 
 
@@ -138,7 +138,7 @@ def read_dataset(path: Path) -> Dataset:
             except ValueError as error:
                 problems.append(Problem(number, str(error)))
     except OSError as error:
-        raise DatasetError(f'Dataset {path} cannot be read ({error.strerror}); give the path of a JSONL file.') from error
+        raise DatasetError(f'Dataset {path} cannot be read ({error.strerror}); name a JSONL file.') from error
     return Dataset(path, examples, problems, digest.hexdigest())
 
 

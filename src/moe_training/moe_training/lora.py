@@ -31,7 +31,7 @@ class Settings:
     warmup_ratio: float = 0.05
     max_grad_norm: float = 1.0
     rank: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     seed: int = 42
 
 

@@ -20,7 +20,7 @@ FILE_TYPES: dict[str, int] = {
 }
 
 
-@llama.llama_log_callback
+@llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _silence(level: int, text: bytes, data: ctypes.c_void_p) -> None:
     """Swallows llama.cpp's log; the default callback can raise on bytes that are no UTF-8."""
 
@@ -45,7 +45,7 @@ def quantize(source: Path, target: Path, file_type: str = 'Q8_0', threads: int |
     with atomic_path(target) as temporary:
         code = llama.llama_model_quantize(os.fsencode(source), os.fsencode(temporary), ctypes.byref(parameters))
         if code != 0 or not temporary.is_file():
-            raise TrainingError(f'llama.cpp could not quantise {source} into {target}: is the file whole, the disk full?')
+            raise TrainingError(f'llama.cpp could not quantise {source} into {target}: is it whole, the disk full?')
 
 
 def tensor_types(path: Path) -> str:

@@ -86,7 +86,8 @@ class ServedModel:
             if llama.llama_vocab_is_eog(self._vocabulary, token):
                 break
             piece = ctypes.create_string_buffer(128)
-            out += piece.raw[:max(0, llama.llama_token_to_piece(self._vocabulary, token, piece, 128, 0, False))]
+            length = llama.llama_token_to_piece(self._vocabulary, token, piece, 128, 0, False)
+            out += piece.raw[:max(0, length)]
             tokens = [token]
         return out.decode(errors='replace')
 

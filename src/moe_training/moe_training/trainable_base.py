@@ -40,7 +40,8 @@ def gguf_tokenizer(source: Path) -> Any:
     def token(name: str) -> str:
         return tokens[int(fields[f'tokenizer.ggml.{name}_token_id'].contents())]
 
-    return PreTrainedTokenizerFast(
+    make: Any = PreTrainedTokenizerFast  # untyped
+    return make(
         tokenizer_object=backend, bos_token=token('bos'), eos_token=token('eos'), unk_token=token('unknown'),
         pad_token=token('padding'), chat_template=fields['tokenizer.chat_template'].contents(),
         clean_up_tokenization_spaces=False)
