@@ -46,22 +46,12 @@ def executable_path(process: Process) -> Path:
 
 def process_table(simulate: bool) -> list[Process]:
     """All processes, in start order; with `simulate` the devices are simulators on pseudo-terminals."""
-    servo_port = moe_home() / 'run' / 'servos'
-    simulators = [
-        Process('sim_servos', 'moe_hardware', 'sim_servos', stop_stage=3, node=False,
-                arguments=('--ids', '1', '2', '--link', str(servo_port),
-                           '--journal', str(moe_home() / 'run' / 'servos.journal.jsonl')),
-                simulated_device=servo_port),
-    ] if simulate else []
+    del simulate  # no process of the table has a device
     catalogue = str(share() / 'data' / 'experts.yaml')
     return [
-        *simulators,
-        Process('registry', 'moe_experts', 'registry_node', stop_stage=3, parameters={'catalogue': catalogue}),
-        Process('experts', 'moe_experts', 'expert_node', stop_stage=2),
-        Process('router', 'moe_router', 'router_node', stop_stage=1),
-        Process('servos', 'moe_hardware', 'servo_node', stop_stage=0,
-                parameters={'port_name': str(servo_port)} if simulate else {}),
-        Process('motion', 'moe_hardware', 'motion_node', stop_stage=0),
+        Process('registry', 'moe_experts', 'registry_node', stop_stage=2, parameters={'catalogue': catalogue}),
+        Process('experts', 'moe_experts', 'expert_node', stop_stage=1),
+        Process('router', 'moe_router', 'router_node', stop_stage=0),
     ]
 
 

@@ -114,7 +114,7 @@ def stop(timeout_s: float = 40.0) -> bool:
 
 def wait_until_ready(client: Client, timeout_s: float = 120.0,
                      tell: Callable[[str], None] = lambda _line: None) -> float:
-    """Wait until every built-in expert has a champion and the router routes; returns the seconds it took.
+    """Wait until the router routes, which needs the registry and an expert that can answer; returns seconds.
 
     Raises Unavailable with what is missing.
     """
@@ -133,10 +133,6 @@ def wait_until_ready(client: Client, timeout_s: float = 120.0,
 
 def _missing(client: Client) -> str:
     try:
-        experts = client.experts.list()
-        waiting = [expert.name for expert in experts if expert.status == 'creating']
-        if not experts or waiting:
-            return 'experts without a version: ' + (', '.join(waiting) or 'all')
         client.router.route('Are you ready?')
     except MoeError as error:
         return str(error)
