@@ -1,0 +1,1 @@
+"""Simulators that speak the wire protocols of the devices on pseudo-terminals."""
