@@ -1,0 +1,39 @@
+"""sim_servos: simulated Dynamixel servos on a pseudo-terminal, until Ctrl-C or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from pathlib import Path
+
+from moe_hardware.simulation.journal import Journal
+from moe_hardware.simulation.pseudo_terminal import until_signalled
+from moe_hardware.simulation.servo_bus import SimulatedBus
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Simulate X-series servos (Protocol 2.0); the link appears once they answer and goes when they stop."""
+    parser = argparse.ArgumentParser(prog='sim_servos', description=main.__doc__)
+    parser.add_argument('--ids', type=int, nargs='+', default=[1, 2], choices=range(253), metavar='ID')
+    parser.add_argument('--link', type=Path, required=True, help='symlink to the pty; a driver opens it')
+    parser.add_argument('--journal', type=Path, help='file that gets every write as a line of JSON')
+    parser.add_argument('--baud-rate', type=int, default=57600, help='at which the servos listen')
+    parser.add_argument('--timing', choices=['wire', 'ideal'], default='wire',
+                        help='answers as late as on a wire of this speed, or at once')
+    options = parser.parse_args(arguments)
+    with until_signalled():
+        try:
+            bus = SimulatedBus(options.ids, options.link, options.baud_rate, options.timing == 'wire',
+                               Journal(options.journal))
+        except (OSError, ValueError) as error:
+            print(f'sim_servos: {error}', file=sys.stderr)
+            return 1
+        with bus:
+            print(f'{len(bus.servos)} servos on {options.link} ({bus.path}) at {options.baud_rate} baud', flush=True)
+            threading.Event().wait()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
