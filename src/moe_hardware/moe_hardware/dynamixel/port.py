@@ -1,0 +1,134 @@
+"""Serial port of the bus: the SDK's PortHandler without its busy waiting, exclusive, and with errors in words."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import select
+import termios
+import time
+
+import serial
+from dynamixel_sdk.port_handler import PortHandler
+
+from moe_hardware.errors import HardwareFault
+
+LATENCY_S = 0.034  # longest pause before an answer; a USB adapter alone may hold it back for 16 ms
+WRITE_TIMEOUT_S = 0.5  # a line that takes no bytes for this long is dead
+
+
+class PortGone(HardwareFault):
+    """The device was unplugged, or the line is dead."""
+
+
+class BusPort(PortHandler):  # type: ignore[misc]
+    """A serial port that waits in select() and belongs to one process.
+
+    What differs from the SDK: readPort() blocks until a byte or the end of the packet's time instead of spinning;
+    open() takes a baud rate, locks the port (flock and TIOCEXCL) and follows symlinks anew; times are
+    monotonic; an unplugged device raises PortGone.
+
+    Args:
+        port_name: device or symlink, e.g. /dev/serial/by-id/usb-FTDI_USB__-__Serial_Converter_FT4THUKG-if00-port0.
+    """
+
+    def __init__(self, port_name: str) -> None:
+        super().__init__(port_name)
+        self.resolved = ''  # the device behind the symlink when it was opened
+        self.late = False  # an answer is outstanding and may still come
+
+    def open(self, baud_rate: int) -> None:
+        """Open and lock the port, or open it anew. Raises HardwareFault with what is wrong and what to do."""
+        if self.getCFlagBaud(baud_rate) <= 0:
+            raise HardwareFault(f'The SDK has no {baud_rate} baud; take that of the servos, from the factory 57600.')
+        try:
+            self.setupPort(baud_rate)
+        except (OSError, ValueError) as error:
+            raise HardwareFault(self._explain(error)) from error
+
+    def setupPort(self, cflag_baud: int) -> bool:
+        """Open the port at a baud rate, as the SDK does, but locked and with the symlink followed anew."""
+        if self.is_open:
+            self.closePort()
+        self.baudrate = cflag_baud
+        self.resolved = os.path.realpath(self.port_name)
+        self.ser = serial.Serial(self.resolved, self.baudrate, timeout=0, write_timeout=WRITE_TIMEOUT_S,
+                                 exclusive=True)
+        fcntl.ioctl(self.ser.fileno(), termios.TIOCEXCL)
+        with contextlib.suppress(OSError, ValueError, NotImplementedError):
+            self.ser.set_low_latency_mode(True)  # 1 ms instead of 16 on FTDI adapters; others do not know it
+        self.is_open = True
+        self.is_using = False
+        self.late = False
+        self.ser.reset_input_buffer()
+        self.tx_time_per_byte = 1000.0 / self.baudrate * 10.0
+        return True
+
+    def closePort(self) -> None:
+        """Close and unlock; harmless when the device is gone."""
+        if self.ser is not None:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self.ser.fileno(), termios.TIOCNXCL)
+            with contextlib.suppress(OSError):
+                self.ser.close()
+        self.is_open = False
+        self.is_using = False
+
+    def moved(self) -> bool:
+        """Whether the name leads to another device now than when it was opened."""
+        return os.path.realpath(self.port_name) != self.resolved
+
+    def _explain(self, error: Exception) -> str:
+        number = getattr(error, 'errno', None)
+        name = self.port_name
+        if number == errno.ENOENT or not os.path.exists(name):
+            return f'There is no {name}; plug the adapter in, or set port_name (see ls -l /dev/serial/by-id).'
+        if number == errno.EACCES:
+            return (f'No permission to open {name}; add the user to the group that owns it: '
+                    'sudo usermod -aG dialout $USER, then log in again.')
+        if number in (errno.EBUSY, errno.EAGAIN) or 'exclusively lock' in str(error):
+            return f'{name} is in use by another program; close it (fuser {name} names it).'
+        return f'{name} cannot be opened: {error}; check that it is the serial port of the servos.'
+
+    def clearPort(self) -> None:
+        """Drop what is in the buffer; after an unanswered request also what still comes, until the line is quiet."""
+        try:
+            if self.late:
+                self.late = False
+                give_up = time.monotonic() + 3 * LATENCY_S
+                while (time.monotonic() < give_up
+                       and select.select([self.ser.fileno()], [], [], LATENCY_S)[0] and self.ser.read(4096)):
+                    continue
+            self.ser.reset_input_buffer()
+        except (OSError, ValueError, TypeError, termios.error) as error:
+            raise PortGone(self._gone()) from error
+
+    def readPort(self, length: int) -> bytes:
+        """Wait for bytes until the packet's time is over; at most `length`, b'' when none came."""
+        remaining = (self.packet_timeout - self.getTimeSinceStart()) / 1000.0
+        try:
+            if not select.select([self.ser.fileno()], [], [], max(0.0, remaining))[0]:
+                return b''
+            return bytes(self.ser.read(length))
+        except (OSError, ValueError, TypeError) as error:
+            raise PortGone(self._gone()) from error
+
+    def writePort(self, packet: list[int]) -> int:
+        """Send a packet."""
+        try:
+            return int(self.ser.write(bytes(packet)))
+        except (OSError, ValueError, TypeError) as error:
+            raise PortGone(self._gone()) from error
+
+    def _gone(self) -> str:
+        return f'{self.port_name} was unplugged or is dead; plug the adapter in again.'
+
+    def setPacketTimeout(self, packet_length: int) -> None:
+        """Allow the time of so many bytes on the wire and the latency of the adapter."""
+        self.setPacketTimeoutMillis(self.tx_time_per_byte * packet_length + LATENCY_S * 1000.0)
+
+    def getCurrentTime(self) -> float:
+        """Monotonic time [ms]; the SDK's own jumps with the wall clock."""
+        return time.monotonic() * 1000.0
