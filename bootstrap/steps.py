@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from probes import SetupError, check_machine, explain, sourced_ros
+from progress import Progress
 
 # The wheels of ROS 2 were built in a container; their cmake files carry that container's paths.
 CONTAINER_PYTHON = '/opt/python/cp311-cp311'
@@ -45,6 +46,7 @@ class Setup:
         self.home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
         self.log = self.home / 'logs' / 'setup.log'
         self._python = str(self.venv / 'bin' / 'python')
+        self._progress = Progress('')
 
     def run(self, testing: bool) -> None:
         """Do every step whose inputs changed; raises SetupError."""
@@ -53,16 +55,18 @@ class Setup:
             return
         check_machine(self.root)
         self.log.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self._scratch, ignore_errors=True)  # what an interrupted set-up left
         begin = time.monotonic()
         for number, step in enumerate(todo, 1):
-            print(f'[{number}/{len(todo)}] {step.name} ...', end='', flush=True)
-            started = time.monotonic()
+            self._progress = Progress(f'[{number}/{len(todo)}] {step.name}')
+            self._scratch.mkdir(parents=True, exist_ok=True)
             step.action()
             self._stamps.mkdir(parents=True, exist_ok=True)
             path = self._stamps / self._slug(step)
             path.with_suffix('.tmp').write_text(self._digest(step))
             path.with_suffix('.tmp').replace(path)
-            print(f' {time.monotonic() - started:.0f} s', flush=True)
+            self._progress.done()
+        shutil.rmtree(self._scratch, ignore_errors=True)
         print(f'Set-up took {time.monotonic() - begin:.0f} s.', flush=True)
 
     def environment(self) -> dict[str, str]:
@@ -79,6 +83,7 @@ class Setup:
             cache.write_text(json.dumps({key: sourced[key] for key in keep if key in sourced}))
         environment = dict(self._build_environment(), **json.loads(cache.read_text()))
         environment.update(MOE_HOME=str(self.home), MOE_ROOT=str(self.root))
+        environment.setdefault('ROS_LOG_DIR', str(self.home / 'logs' / 'ros'))
         environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         environment.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
         return environment
@@ -86,6 +91,11 @@ class Setup:
     @property
     def _stamps(self) -> Path:
         return self.venv / '.moe'
+
+    @property
+    def _scratch(self) -> Path:
+        """Folder of everything temporary, so that an interrupted build leaves nothing outside."""
+        return self.root / 'build' / '.tmp'
 
     @staticmethod
     def _slug(step: Step) -> str:
@@ -110,11 +120,13 @@ class Setup:
             steps.append(Step('ROS 2', lambda: self._pins('ros-kilted'), self._install_ros))
         steps += [
             Step('Model libraries', lambda: self.device + self._pins('ml'), self._install_ml),
-            Step('llama.cpp', lambda: self.device + self._pins('llama'), self._install_llama),
+            Step('Model weights', lambda: self._pins('weights'), self._install_weights),
             Step('Test tools', lambda: self._pins('test'), lambda: self._pip('-r', self._file('test'))),
             Step('Interfaces', lambda: distro + self._tree('src/moe_interfaces', contents=True),
                  lambda: self._colcon('moe_interfaces')),
             Step('Packages', self._package_inputs, self._build_packages),
+            # the longest step (about ten minutes on two cores) comes when all that may fail early has passed
+            Step('llama.cpp', lambda: self.device + self._pins('llama'), self._install_llama),
             Step('Models', self._model_inputs, self._prepare_models)]
         return [step for step in steps if testing or step.name != 'Test tools']
 
@@ -174,12 +186,17 @@ class Setup:
                 self._pip(torch.split()[0])
         self._pip('-r', self._file('ml'))
 
+    def _install_weights(self) -> None:
+        # pip takes --no-deps on its command line only
+        lines = [line for line in self._pins('weights').splitlines() if '==' in line]
+        self._pip('--no-deps', *lines)
+
     def _install_llama(self) -> None:
         environment = self._build_environment()
         environment.setdefault('CMAKE_BUILD_PARALLEL_LEVEL', str(os.cpu_count() or 1))
         environment['CMAKE_ARGS'] = '-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' + (
             ' -DGGML_CUDA=on' if self.device == 'cuda' else '')
-        self._pip('-r', self._file('llama'), environment=environment)
+        self._pip('--verbose', '-r', self._file('llama'), environment=environment)
 
     def _pip(self, *arguments: str, environment: dict[str, str] | None = None) -> None:
         self._run(f'pip install {" ".join(arguments)}', [
@@ -212,20 +229,31 @@ class Setup:
 
     def _run(self, step: str, line: list[str], environment: dict[str, str] | None = None) -> None:
         """Run a program into the log, in a process group of its own that an interrupt takes along."""
+        environment = dict(environment or self._build_environment(), TMPDIR=str(self._scratch))
+        environment.setdefault('PIP_CACHE_DIR', str(self.home / 'cache' / 'pip'))
         with self.log.open('a+', encoding='utf-8') as log:
             log.write(f'\n=== {" ".join(line)}\n')
             log.flush()
             start = log.tell()
-            child = subprocess.Popen(line, cwd=self.root, env=environment or self._build_environment(),
+            child = subprocess.Popen(line, cwd=self.root, env=environment,
                                      stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                                      start_new_session=True)
             try:
-                code = child.wait()
+                while (code := self._poll(child)) is None:
+                    self._progress.tell(self.log)
             except BaseException:
                 os.killpg(child.pid, signal.SIGKILL)
                 child.wait()
+                print(flush=True)
                 raise
             if code:
                 log.seek(start)
                 print(flush=True)
                 raise explain(step, log.read(), self.log)
+
+    @staticmethod
+    def _poll(child: subprocess.Popen[bytes]) -> int | None:
+        try:
+            return child.wait(0.5)
+        except subprocess.TimeoutExpired:
+            return None
