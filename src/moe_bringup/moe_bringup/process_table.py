@@ -46,12 +46,30 @@ def executable_path(process: Process) -> Path:
 
 def process_table(simulate: bool) -> list[Process]:
     """All processes, in start order; with `simulate` the devices are simulators on pseudo-terminals."""
-    del simulate  # no process of the table has a device
+    run = moe_home() / 'run'
+    servo_port, imu_port = run / 'servos', run / 'imu'
+    simulators = [
+        Process('sim_servos', 'moe_hardware', 'sim_servos', stop_stage=3, node=False,
+                arguments=('--ids', '1', '2', '--link', str(servo_port),
+                           '--journal', str(run / 'servos.journal.jsonl')),
+                simulated_device=servo_port),
+        Process('sim_imu', 'moe_hardware', 'sim_imu', stop_stage=3, node=False,
+                arguments=('--link', str(imu_port)), simulated_device=imu_port),
+    ] if simulate else []
     catalogue = str(share() / 'data' / 'experts.yaml')
     return [
-        Process('registry', 'moe_experts', 'registry_node', stop_stage=2, parameters={'catalogue': catalogue}),
-        Process('experts', 'moe_experts', 'expert_node', stop_stage=1),
-        Process('router', 'moe_router', 'router_node', stop_stage=0),
+        *simulators,
+        Process('registry', 'moe_experts', 'registry_node', stop_stage=3, parameters={'catalogue': catalogue}),
+        Process('experts', 'moe_experts', 'expert_node', stop_stage=2),
+        Process('router', 'moe_router', 'router_node', stop_stage=1),
+        Process('training', 'moe_training', 'training_node', stop_stage=1),
+        Process('servos', 'moe_hardware', 'servo_node', stop_stage=0,
+                parameters={'port_name': str(servo_port)} if simulate else {}),
+        Process('motion', 'moe_hardware', 'motion_node', stop_stage=0),
+        Process('imu', 'moe_hardware', 'imu_node', stop_stage=1,
+                parameters={'port_name': str(imu_port)} if simulate else {}),
+        Process('camera', 'moe_hardware', 'camera_node', stop_stage=1,
+                parameters={'video_device': 'synthetic'} if simulate else {}),
     ]
 
 
