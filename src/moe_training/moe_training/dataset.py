@@ -1,6 +1,6 @@
 """Datasets of question and answer: JSONL rows {"prompt", "completion"} or {"messages": [...]}.
 
-Other keys of a row are ignored. Every bad row is named by its line and the reason.
+"intent" groups prompts for the router; other keys are ignored. Every bad row is named by its line and the reason.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ MAX_CHARACTERS = 32_768
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: the messages before the answer (roles and texts) and the answer."""
+    """One conversation: the messages before the answer (role, text), the answer and, for the router, its intent."""
 
     messages: tuple[tuple[str, str], ...]
     completion: str
+    intent: str = ''
 
     @property
     def prompt(self) -> str:
@@ -33,7 +34,7 @@ class Example:
         """The example as it is served: the expert's system prompt first, unless the row has its own."""
         if not system_prompt or self.messages[0][0] == 'system':
             return self
-        return Example((('system', system_prompt), *self.messages), self.completion)
+        return Example((('system', system_prompt), *self.messages), self.completion, self.intent)
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def parse_row(text: str) -> Example:
     for key in ('prompt', 'completion'):
         if key not in row:
             raise ValueError(f'no key "{key}" (found: {", ".join(sorted(map(str, row))) or "none"})')
-    return Example((('user', _text(row['prompt'], 'prompt')),), _text(row['completion'], 'completion'))
+    return Example((('user', _text(row['prompt'], 'prompt')),), _text(row['completion'], 'completion'),
+                   str(row.get('intent') or ''))
 
 
 def _lines(path: Path, digest: Any) -> Iterator[tuple[int, bytes]]:

@@ -31,3 +31,9 @@ class CancelledError(TrainingError):
     """The job was cancelled; what was reached is saved."""
 
     code = 3003
+
+
+def error_of(code: int, message: str) -> TrainingError:
+    """The error that a worker reported by its code."""
+    kinds = {kind.code: kind for kind in (DatasetError, ExpertError, RequestError, CancelledError)}
+    return kinds.get(code, TrainingError)(message)

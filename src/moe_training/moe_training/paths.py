@@ -13,9 +13,9 @@ def moe_home() -> Path:
     return Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
 
 
-def served_base() -> Path:
-    """GGUF file (Q8_0) of the base that every built-in adapter is served on."""
-    return moe_home() / 'models' / f'{BASE_NAME}-q8_0.gguf'
+def served_base(quantization: str = 'Q8_0') -> Path:
+    """GGUF file of the base that adapters are served on; every built-in one on Q8_0."""
+    return moe_home() / 'models' / f'{BASE_NAME}-{quantization.lower()}.gguf'
 
 
 def trainable_base() -> Path:

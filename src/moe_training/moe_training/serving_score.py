@@ -8,14 +8,18 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import llama_cpp.llama_cpp as llama
+import numpy as np
+from numpy.typing import NDArray
 
 from moe_training.chat import TokenRow
 from moe_training.errors import TrainingError
 from moe_training.quantization import silence_log
 
 ANSWER_TOKENS = 96
+CONTEXT_TOKENS = 1024
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ class ServedModel:
         loading.use_extra_bufts = False
         self._model = llama.llama_model_load_from_file(str(base).encode(), loading)
         settings = llama.llama_context_default_params()
-        settings.n_ctx = settings.n_batch = 1024
+        settings.n_ctx = settings.n_batch = CONTEXT_TOKENS
         settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
         self._context = llama.llama_init_from_model(self._model, settings) if self._model else None
         if not self._context:
@@ -71,18 +75,32 @@ class ServedModel:
             handles = (llama.llama_adapter_lora_p_ctypes * 1)(handle)
             llama.llama_set_adapters_lora(self._context, handles, 1, (ctypes.c_float * 1)(1.0))
 
+    def tokenize(self, text: str) -> list[int]:
+        """Tokens of a text; control tokens in it are text."""
+        data = text.encode()
+        buffer = (ctypes.c_int32 * (len(data) + 8))()
+        count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, len(buffer), False, False)
+        return list(buffer[:max(0, count)])
+
+    def _decode(self, batch: Any) -> None:
+        if llama.llama_decode(self._context, batch):
+            raise TrainingError('llama.cpp could not decode; a row may be longer than its context of '
+                                f'{CONTEXT_TOKENS} tokens.')
+
+    def _clear(self) -> None:
+        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+
+    def _logits(self, row: int) -> NDArray[np.float32]:
+        return np.ctypeslib.as_array(llama.llama_get_logits_ith(self._context, row), shape=(self._size,))
+
     def answer(self, prompt: list[int], limit: int = ANSWER_TOKENS) -> str:
         """Greedy answer to a prompt of token ids."""
-        import numpy as np
-
-        llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
+        self._clear()
         tokens, out = list(prompt), b''
         for _ in range(limit):
             buffer = (ctypes.c_int32 * len(tokens))(*tokens)
-            if llama.llama_decode(self._context, llama.llama_batch_get_one(buffer, len(tokens))):
-                raise TrainingError('llama.cpp could not decode.')
-            logits = np.ctypeslib.as_array(llama.llama_get_logits_ith(self._context, -1), shape=(self._size,))
-            token = int(logits.argmax())
+            self._decode(llama.llama_batch_get_one(buffer, len(tokens)))
+            token = int(self._logits(-1).argmax())
             if llama.llama_vocab_is_eog(self._vocabulary, token):
                 break
             piece = ctypes.create_string_buffer(128)
@@ -90,6 +108,26 @@ class ServedModel:
             out += piece.raw[:max(0, length)]
             tokens = [token]
         return out.decode(errors='replace')
+
+    def answer_nats(self, row: TokenRow) -> float:
+        """Negative log-likelihood of a row's answer, summed over its tokens [nats]."""
+        self._clear()
+        tokens = row.prompt + row.answer
+        batch = llama.llama_batch_init(len(tokens), 0, 1)
+        try:
+            for index, token in enumerate(tokens):
+                batch.token[index], batch.pos[index], batch.n_seq_id[index] = token, index, 1
+                batch.seq_id[index][0], batch.logits[index] = 0, index >= len(row.prompt) - 1
+            batch.n_tokens = len(tokens)
+            self._decode(batch)
+        finally:
+            llama.llama_batch_free(batch)
+        total = 0.0
+        for index, token in enumerate(row.answer):
+            logits = self._logits(len(row.prompt) - 1 + index).astype(np.float64)
+            peak = logits.max()
+            total += float(peak + np.log(np.exp(logits - peak).sum()) - logits[token])
+        return total
 
     def close(self) -> None:
         """Free the model."""
