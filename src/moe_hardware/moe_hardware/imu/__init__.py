@@ -1,0 +1,1 @@
+"""Inertial measurement: BNO055 driver, complementary filter, calibration."""
