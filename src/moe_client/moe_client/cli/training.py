@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import yaml
@@ -12,6 +13,9 @@ import yaml
 from moe_client.cli.output import console
 from moe_client.errors import MoeError
 from moe_client.types import TrainingProgress
+
+# What the built-in adapters are trained with, where experts.yaml says nothing else; epochs stand there.
+BUILT_IN_SETTINGS = {'batch_size': 16, 'learning_rate': 1e-3, 'lora_rank': 8, 'seed': 42}
 
 
 def show(progress: Iterable[TrainingProgress]) -> TrainingProgress:
@@ -52,12 +56,15 @@ def train(
 
 def build_experts(
     names: Annotated[list[str] | None, typer.Argument(help='Built-in experts; none = all.')] = None,
+    output: Annotated[Path | None, typer.Option(
+        file_okay=False, help='Folder for adapters and manifest.json; default: where they are served from.')] = None,
 ) -> None:
-    """Remake the built-in adapters from their datasets, by the training action."""
+    """Remake the built-in adapters from their datasets, by the training action, and serve them."""
     from ament_index_python.packages import get_package_share_directory
 
     from moe_client import Client
-    data = Path(get_package_share_directory('moe_bringup')) / 'data'
+    share = Path(get_package_share_directory('moe_bringup'))
+    data = (share / 'data' / 'experts.yaml').resolve().parent  # the repository's, where install/ links to it
     catalogue = {row['name']: row for row in yaml.safe_load((data / 'experts.yaml').read_text())['experts']
                  if 'adapter' in row}
     unknown = [name for name in names or [] if name not in catalogue]
@@ -67,12 +74,34 @@ def build_experts(
         for name in names or catalogue:
             console.print(f'[bold]{name}[/bold]')
             row = catalogue[name]
-            settings = {key: value for key, value in row.get('training', {}).items()
-                        if key in ('epochs', 'max_steps', 'batch_size', 'learning_rate', 'lora_rank', 'seed')}
-            heldout = data / name / 'heldout.jsonl'
-            last = show(client.training.train(name, str((data / row['samples']).resolve()),
-                                              heldout=str(heldout.resolve()), **settings))
-            console.print(f'  version {last.version}: {last.artifact_path}')
+            settings = {**BUILT_IN_SETTINGS, **row.get('training', {})}
+            last = show(client.training.train(name, str(data / row['samples']),
+                                              heldout=str(data / name / 'heldout.jsonl'), **settings))
+            version = next(each for each in client.experts.get(name).versions if each['version'] == last.version)
+            target = keep(version, output or (data / row['adapter']).parent, name, settings)
+            console.print(f'  {name}@{last.version}, kept in {target}: '
+                          + ', '.join(f'{key} {value:.4g}' for key, value in last.metrics.items()))
+
+
+def keep(version: dict[str, Any], folder: Path, name: str, settings: dict[str, Any]) -> Path:
+    """Copy a version's adapter into a folder and write its digests, settings and metrics into the manifest there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    target, manifest = folder / f'{name}.gguf', folder / 'manifest.json'
+    content = json.loads(manifest.read_text()) if manifest.is_file() else {'adapters': {}}
+    content['command'] = 'moe build-experts'
+    content['adapters'][name] = {
+        'sha256': version['sha256'], 'size_bytes': version['size_bytes'], 'base_sha256': version['base_sha256'],
+        'dataset_sha256': version['dataset_digest'], 'settings': settings, 'metrics': version['metrics']}
+    _replace(target, Path(version['artifact']).read_bytes())
+    _replace(manifest, (json.dumps(content, indent=2, sort_keys=True) + '\n').encode())
+    return target
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f'.{path.name}.part')
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def register(app: typer.Typer) -> None:

@@ -38,6 +38,7 @@ def version(message: ExpertVersion) -> dict[str, Any]:
         'version': message.number, 'kind': message.kind, 'backend': message.backend,
         'quantization': message.quantization, 'size_bytes': message.size_bytes, 'base': message.base,
         'parameters': message.parameter_count, 'sha256': message.sha256, 'artifact': message.artifact_path,
+        'base_sha256': message.base_sha256, 'dataset_digest': message.dataset_digest,
         'metrics': {metric.name: metric.value for metric in message.metrics},
     }
 
