@@ -1,0 +1,188 @@
+"""imu_node: publishes what the IMU measures, with an orientation, and calibrates it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+from geometry_msgs.msg import Quaternion, Vector3
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from sensor_msgs.msg import Imu, Temperature
+
+from moe_hardware.device_thread import DeviceThread
+from moe_hardware.errors import InvalidCommand, MotionError
+from moe_hardware.imu import complementary_filter
+from moe_hardware.imu.bno055 import Bno055Driver
+from moe_hardware.imu.calibration import load
+from moe_hardware.imu.calibration_run import CalibrationCancelled, calibrate
+from moe_hardware.imu.complementary_filter import ComplementaryFilter
+from moe_hardware.imu.reading import Reading
+from moe_hardware.imu.stream import TEMPERATURE_PERIOD_S, ImuStream
+from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown
+from moe_hardware.ros.spinning import spin
+from moe_interfaces.action import CalibrateImu
+
+OVERLOADED = 3002
+THREADS = 4  # a calibration takes one for a minute and more
+LOW_RATE_SHARE = 0.8  # of the wanted rate; below it diagnostics warn
+LONGEST_RECONNECT_DELAY_S = 4.0
+
+
+class ImuNode(Node):  # type: ignore[misc]
+    """Publishes imu/data_raw, imu/data and imu/temperature; serves calibrate_imu."""
+
+    def __init__(self) -> None:
+        super().__init__('imu')
+        home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
+
+        def declare(name: str, default: Any, description: str, **limits: Any) -> Any:
+            return self.declare_parameter(
+                name, default, ParameterDescriptor(description=description, read_only=True, **limits)).value
+
+        def between(low: float, high: float) -> dict[str, Any]:
+            return {'floating_point_range': [FloatingPointRange(from_value=low, to_value=high, step=0.0)]}
+
+        self._port_name = declare('port_name', '/dev/imu', 'serial port of the BNO055; symlinks are followed anew')
+        baud_rate = declare('baud_rate', 115200, '[baud]', integer_range=[
+            IntegerRange(from_value=1200, to_value=4_000_000, step=1)])
+        self._rate = declare('rate', 100.0, 'readings per second [Hz]', **between(1.0, 200.0))
+        self._frame_id = declare('frame_id', 'imu_link', 'frame of the sensor: x forward, y left, z up')
+        alpha = declare('alpha', 0.98, 'weight of the gyroscope per sample at 100 Hz; another rate keeps the time '
+                        'constant of 0.49 s', **between(0.0, 0.9999))
+        deviation = between(0.0, 100.0)
+        angular = declare('angular_velocity_stddev', 0.0018, 'noise of each axis [rad/s]; 0: unknown', **deviation)
+        linear = declare('linear_acceleration_stddev', 0.02, 'noise of each axis [m/s^2]; 0: unknown', **deviation)
+        tilt = declare('orientation_stddev', 0.02, 'of roll and pitch [rad]; 0: unknown', **deviation)
+        heading = declare('yaw_stddev', 3.14, 'of the heading, which no sensor observes [rad]', **deviation)
+        self._calibration_file = Path(declare(
+            'calibration_file', str(home / 'hardware' / 'imu_calibration.yaml'),
+            'YAML file of the offsets; written by calibrate_imu')).expanduser()
+        self._warmup_s = declare('warmup_s', 60.0, 'a chip that has been on for less is cold: its offsets still '
+                                 'drift [s]', **between(0.0, 3600.0))
+        self._angular_covariance = _diagonal(angular, angular, angular)
+        self._linear_covariance = _diagonal(linear, linear, linear)
+        self._orientation_covariance = _diagonal(tilt, tilt, heading)
+        self._raw = sensor_publisher(self, Imu, 'imu/data_raw')
+        self._data = sensor_publisher(self, Imu, 'imu/data')
+        self._temperature = sensor_publisher(self, Temperature, 'imu/temperature')
+        self._temperature_due_ns = 0
+        self._calibrating = threading.Lock()
+        self._stream = ImuStream(Bno055Driver(self._port_name, baud_rate), self._rate, ComplementaryFilter(alpha),
+                                 lambda: int(self.get_clock().now().nanoseconds), self._publish)
+        self._calibration_fault = ''
+        try:
+            self._stream.calibration = load(self._calibration_file)
+        except InvalidCommand as error:
+            self._calibration_fault = str(error)
+            self.get_logger().warning(self._calibration_fault)
+        self._thread = DeviceThread(
+            self._stream, 'imu', LONGEST_RECONNECT_DELAY_S,
+            lambda: self.get_logger().info(f'The IMU on {self._port_name} measures.'), self.get_logger().warning)
+        Diagnostics(self, self._port_name).add('device', self._diagnose)
+        self._server = ActionServer(self, CalibrateImu, 'calibrate_imu', self._execute,
+                                    callback_group=ReentrantCallbackGroup(),
+                                    cancel_callback=lambda _goal: CancelResponse.ACCEPT)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Let go of the device."""
+        self._thread.stop()
+
+    def _publish(self, reading: Reading, orientation: complementary_filter.Quaternion) -> None:
+        """Publish a reading; called in the device's thread."""
+        raw, data = Imu(), Imu()
+        for message in (raw, data):
+            message.header.stamp, message.header.frame_id = stamp(reading.stamp_ns), self._frame_id
+            message.angular_velocity = _vector3(reading.angular_velocity)
+            message.angular_velocity_covariance = self._angular_covariance
+            message.linear_acceleration = _vector3(reading.linear_acceleration)
+            message.linear_acceleration_covariance = self._linear_covariance
+        raw.orientation_covariance[0] = -1.0  # REP 145: no orientation in it
+        x, y, z, w = orientation
+        data.orientation = Quaternion(x=x, y=y, z=z, w=w)
+        data.orientation_covariance = self._orientation_covariance
+        with until_shutdown(self):
+            self._raw.publish(raw)
+            self._data.publish(data)
+            # A clock set back must not silence it.
+            if not 0 <= self._temperature_due_ns - reading.stamp_ns <= TEMPERATURE_PERIOD_S * 1e9:
+                self._temperature_due_ns = reading.stamp_ns + int(TEMPERATURE_PERIOD_S * 1e9)
+                self._temperature.publish(Temperature(header=raw.header, temperature=float(reading.temperature)))
+
+    def _execute(self, handle: ServerGoalHandle) -> CalibrateImu.Result:
+        goal, result = handle.request, CalibrateImu.Result()
+        if not self._calibrating.acquire(blocking=False):
+            result.error_code = OVERLOADED
+            result.error_msg = 'A calibration is running already; wait for it or cancel it.'
+            handle.abort()
+            return result
+        try:
+            found = calibrate(
+                self._stream, goal.samples, self._warmup_s if goal.warmup_s < 0 else goal.warmup_s, self._warmup_s,
+                self._calibration_file,
+                lambda phase, samples: handle.publish_feedback(CalibrateImu.Feedback(phase=phase, samples=samples)),
+                lambda: handle.is_cancel_requested or not self.context.ok())
+        except MotionError as error:
+            result.error_code, result.error_msg = error.code, str(error)
+            self.get_logger().warning(str(error))
+            if handle.is_cancel_requested and isinstance(error, CalibrationCancelled):
+                handle.canceled()
+            elif self.context.ok():
+                handle.abort()
+            return result
+        finally:
+            self._calibrating.release()
+        self._calibration_fault = ''
+        if not found.warm:
+            self.get_logger().warning(f'The IMU was calibrated within {self._warmup_s:.0f} s of its start; its offsets '
+                                      'will drift as it warms, so calibrate again later.')
+        result.gyro_bias, result.accel_bias = list(found.gyro_bias), list(found.accel_bias)
+        result.accel_norm, result.temperature = found.accel_norm, found.temperature
+        result.path = str(self._calibration_file)
+        handle.succeed()
+        return result
+
+    def _diagnose(self) -> tuple[bytes, str, dict[str, str]]:
+        stream, calibration, measured = self._stream, self._stream.calibration, self._stream.meter.rate()
+        values = {
+            'state': 'streaming' if self._thread.running else 'waiting for the device',
+            'port': os.path.realpath(self._port_name), 'wanted rate [Hz]': f'{self._rate:.1f}',
+            'measured rate [Hz]': f'{measured:.1f}', 'temperature [degree Celsius]': f'{stream.temperature:.0f}',
+            'damaged replies': str(stream.damaged), 'reconnections': str(self._thread.restarts),
+            'calibration': f'{calibration.samples} samples' if calibration.samples else 'none; run calibrate_imu',
+            'last error': self._thread.fault or self._calibration_fault}
+        if not self._thread.running:
+            return ERROR, self._thread.fault or 'The IMU is being opened.', values
+        if self._calibration_fault:
+            return WARN, self._calibration_fault, values
+        if stream.running_s > 5.0 and measured < LOW_RATE_SHARE * self._rate:
+            return WARN, f'{measured:.1f} readings/s instead of {self._rate:.1f}; is the machine overloaded?', values
+        if calibration.samples and not calibration.warm:
+            return WARN, 'The IMU was calibrated cold; calibrate it again now that it is warm.', values
+        return OK, 'The IMU measures.', values
+
+
+def _vector3(values: tuple[float, float, float]) -> Vector3:
+    x, y, z = values
+    return Vector3(x=float(x), y=float(y), z=float(z))
+
+
+def _diagonal(x: float, y: float, z: float) -> list[float]:
+    """Return a row-major 3x3 covariance from standard deviations."""
+    return [x * x, 0.0, 0.0, 0.0, y * y, 0.0, 0.0, 0.0, z * z]
+
+
+def main() -> None:
+    """Run the node."""
+    spin(ImuNode, THREADS)
+
+
+if __name__ == '__main__':
+    main()
