@@ -31,3 +31,9 @@ class MotionCancelled(MotionError):
     """A motion was ended by its caller or by a newer command (CANCELLED)."""
 
     code = 3003
+
+
+def error_of(code: int, sentence: str) -> MotionError:
+    """The error that another node reported by its code; one not known here is a HardwareFault."""
+    kinds = (SafetyViolation, InvalidCommand, MotionCancelled)
+    return next((kind(sentence) for kind in kinds if kind.code == code), HardwareFault(sentence))

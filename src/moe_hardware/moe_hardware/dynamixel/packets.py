@@ -101,4 +101,4 @@ class SyncRead(GroupSyncRead):  # type: ignore[misc]
             else:
                 self.failures[servo] = result
         self.last_result = not self.failures
-        return COMM_SUCCESS if self.last_result else COMM_RX_TIMEOUT
+        return int(COMM_RX_TIMEOUT if self.failures else COMM_SUCCESS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import select
@@ -13,6 +12,7 @@ import time
 import serial
 from dynamixel_sdk.port_handler import PortHandler
 
+from moe_hardware.device_access import explain
 from moe_hardware.errors import HardwareFault
 
 LATENCY_S = 0.034  # longest pause before an answer; a USB adapter alone may hold it back for 16 ms
@@ -45,13 +45,13 @@ class BusPort(PortHandler):  # type: ignore[misc]
             raise HardwareFault(f'The SDK has no {baud_rate} baud; take that of the servos, from the factory 57600.')
         try:
             self.setupPort(baud_rate)
-        except (OSError, ValueError) as error:
-            raise HardwareFault(self._explain(error)) from error
+        except (OSError, ValueError, termios.error) as error:
+            raise HardwareFault(explain(self.port_name, error, 'plug the adapter in or set port_name '
+                                        '(ls -l /dev/serial/by-id)')) from error
 
     def setupPort(self, cflag_baud: int) -> bool:
         """Open the port at a baud rate, as the SDK does, but locked and with the symlink followed anew."""
-        if self.is_open:
-            self.closePort()
+        self.closePort()
         self.baudrate = cflag_baud
         self.resolved = os.path.realpath(self.port_name)
         self.ser = serial.Serial(self.resolved, self.baudrate, timeout=0, write_timeout=WRITE_TIMEOUT_S,
@@ -63,7 +63,7 @@ class BusPort(PortHandler):  # type: ignore[misc]
         self.is_using = False
         self.late = False
         self.ser.reset_input_buffer()
-        self.tx_time_per_byte = 1000.0 / self.baudrate * 10.0
+        self.tx_time_per_byte = 1000.0 / cflag_baud * 10.0
         return True
 
     def closePort(self) -> None:
@@ -78,19 +78,7 @@ class BusPort(PortHandler):  # type: ignore[misc]
 
     def moved(self) -> bool:
         """Whether the name leads to another device now than when it was opened."""
-        return os.path.realpath(self.port_name) != self.resolved
-
-    def _explain(self, error: Exception) -> str:
-        number = getattr(error, 'errno', None)
-        name = self.port_name
-        if number == errno.ENOENT or not os.path.exists(name):
-            return f'There is no {name}; plug the adapter in, or set port_name (see ls -l /dev/serial/by-id).'
-        if number == errno.EACCES:
-            return (f'No permission to open {name}; add the user to the group that owns it: '
-                    'sudo usermod -aG dialout $USER, then log in again.')
-        if number in (errno.EBUSY, errno.EAGAIN) or 'exclusively lock' in str(error):
-            return f'{name} is in use by another program; close it (fuser {name} names it).'
-        return f'{name} cannot be opened: {error}; check that it is the serial port of the servos.'
+        return bool(os.path.realpath(self.port_name) != self.resolved)
 
     def clearPort(self) -> None:
         """Drop what is in the buffer; after an unanswered request also what still comes, until the line is quiet."""
