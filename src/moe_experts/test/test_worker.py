@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from moe_experts.engines.engine import EngineError, Piece, Request, Result, Sampling
+from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result, Sampling
 from moe_experts.worker.client import Worker
 
 SCHEMA = json.dumps({'type': 'object', 'properties': {'joint': {'enum': ['pan', 'tilt']},
@@ -25,7 +25,7 @@ def base():
 @pytest.fixture(scope='module')
 def worker():
     lines = []
-    worker = Worker(base(), 2, lines.append)
+    worker = Worker(base(), EngineSettings(threads=1), lines.append)
     yield worker
     worker.close()
 
@@ -132,5 +132,5 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     broken = tmp_path / 'broken.gguf'
     broken.write_bytes(b'GGUF' + bytes(100))
     with pytest.raises(EngineError) as caught:
-        Worker(broken, 1, print)
+        Worker(broken, EngineSettings(threads=1), print)
     assert caught.value.code == 1001

@@ -44,6 +44,30 @@ class Sampling:
 
 
 @dataclass(frozen=True)
+class EngineSettings:
+    """How an engine runs.
+
+    Attributes:
+        threads: for decoding.
+        slots: sequences at once.
+        context_tokens: of the KV cache that all sequences share.
+        queue_limit: requests that may wait.
+        use_kv_cache: whether prompts begin with what finished sequences left in the cache.
+        kept_tokens: of finished sequences that may stay in the cache.
+    """
+
+    threads: int = 2
+    slots: int = 8
+    context_tokens: int = 8192
+    queue_limit: int = 64
+    use_kv_cache: bool = True
+    kept_tokens: int = 4096
+
+
+Messages = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Request:
     """One answer wanted.
 
@@ -55,7 +79,7 @@ class Request:
     """
 
     id: str
-    messages: tuple[tuple[str, str], ...]
+    messages: Messages
     adapter: str = ''
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 256
@@ -80,7 +104,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Result:
-    """The end of a request; durations in seconds. With an error, text is what was generated until then."""
+    """The end of a request; durations in seconds. With an error, text is what was generated until then.
+
+    cached_tokens are those of the prompt that were not computed again; retry_after_s comes with 3002.
+    """
 
     id: str
     text: str
@@ -94,6 +121,8 @@ class Result:
     total_s: float = 0.0
     error_code: int = 0
     error_msg: str = ''
+    cached_tokens: int = 0
+    retry_after_s: float = 0.0
 
 
 class Engine(Protocol):
@@ -105,8 +134,11 @@ class Engine(Protocol):
     def unload_adapter(self, key: str) -> None:
         """Free an adapter; requests that use it end with an error."""
 
+    def scale_adapter(self, key: str, scale: float) -> None:
+        """Apply an adapter with another scale from now on; raises EngineError (1001)."""
+
     def submit(self, request: Request) -> None:
-        """Queue a request; raises EngineError (3002, 3004)."""
+        """Queue a request; raises EngineError (1001, 3002, 3004)."""
 
     def cancel(self, request_id: str) -> None:
         """End a request within one step."""
@@ -117,14 +149,29 @@ class Engine(Protocol):
     def busy(self) -> bool:
         """Whether anything runs or waits."""
 
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
-        """Tokens of a text; control tokens in it are text unless special."""
+    def counts(self) -> tuple[int, int]:
+        """Running and waiting requests."""
+
+    def score(self, messages: Messages, texts: list[str], adapter: str = '') -> list[list[float]]:
+        """Log-likelihood [nats] of every token of each text as the answer; raises EngineError (1001, 3002, 3004)."""
+
+    def distribution(self, messages: Messages, count: int, adapter: str = '') -> list[tuple[int, float]]:
+        """The most probable first tokens of an answer and their probabilities; raises EngineError as score()."""
+
+    def embed(self, text: str, adapter: str = '') -> tuple[list[float], int]:
+        """Mean of the last hidden states (width,) and the number of tokens; raises EngineError as score()."""
+
+    def clear_cache(self, adapter: str | None = None) -> int:
+        """Forget what finished sequences left, of one adapter or of all (None); returns how many."""
+
+    def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
+        """Tokens of a text; control tokens in it are text unless special. `ends` adds BOS and EOS as the model does."""
 
     def detokenize(self, tokens: list[int]) -> str:
-        """Text of tokens."""
+        """Text of tokens; raises EngineError (3004) for a token that is none."""
 
     def metadata(self) -> dict[str, str]:
-        """Keys and values of the model file."""
+        """Keys and values of the model's file, named as GGUF names them, with n_ctx as loaded."""
 
     def close(self) -> None:
         """Free everything."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
 from typing import Any
 
 import llguidance
@@ -12,38 +13,45 @@ from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError, Request
 
+_KEPT_GRAMMARS = 64
+
 
 class GrammarCompiler:
-    """Makes matchers for one vocabulary; compiled grammars are kept."""
+    """Makes matchers for one vocabulary; the grammars used last stay compiled."""
 
     def __init__(self, tokenizer: Any, vocabulary_size: int) -> None:
         self._tokenizer = tokenizer
         self._size = vocabulary_size
-        self._compiled: dict[tuple[str, str, str], str] = {}
+        self._compiled: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
 
     def matcher(self, request: Request) -> Matcher | None:
         """A matcher for the request's constraint; None where it has none. Raises EngineError for a bad one."""
         key = (request.json_schema, request.regex, request.grammar)
         if not any(key):
             return None
-        grammar = self._compiled.get(key)
-        if grammar is None:
-            try:
-                if request.json_schema:
-                    schema = json.loads(request.json_schema)
-                    grammar = llguidance.LLMatcher.grammar_from_json_schema(
-                        schema, defaults={'whitespace_flexible': False})
-                elif request.regex:
-                    grammar = llguidance.LLMatcher.grammar_from_regex(request.regex)
-                else:
-                    grammar = llguidance.LLMatcher.grammar_from_lark(request.grammar)
-            except (ValueError, RuntimeError) as error:
-                raise EngineError(f'The answer\'s schema or grammar cannot be used: {error}') from None
-            self._compiled[key] = grammar
-        matcher = llguidance.LLMatcher(self._tokenizer, grammar)
+        compiled = self._compiled.get(key)
+        if compiled is None:
+            compiled = self._compiled[key] = self._compile(*key)
+            if len(self._compiled) > _KEPT_GRAMMARS:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
+        return Matcher(compiled.deep_copy(), self._size)
+
+    def _compile(self, json_schema: str, regex: str, grammar: str) -> Any:
+        try:
+            if json_schema:
+                source = llguidance.LLMatcher.grammar_from_json_schema(
+                    json.loads(json_schema), defaults={'whitespace_flexible': False})
+            elif regex:
+                source = llguidance.LLMatcher.grammar_from_regex(regex)
+            else:
+                source = llguidance.LLMatcher.grammar_from_lark(grammar)
+        except (ValueError, RuntimeError) as error:
+            raise EngineError(f'The answer\'s schema or grammar cannot be used: {error}') from None
+        matcher = llguidance.LLMatcher(self._tokenizer, source)
         if matcher.is_error():
             raise EngineError(f'The answer\'s schema or grammar cannot be used: {matcher.get_error()}')
-        return Matcher(matcher, self._size)
+        return matcher
 
 
 class Matcher:
@@ -63,9 +71,9 @@ class Matcher:
         if not self._matcher.consume_token(token):
             raise EngineError(f'The grammar lost its way: {self._matcher.get_error()}', 3000)
 
-    def forced(self) -> list[int]:
-        """Advance by the tokens that leave no choice, and return them."""
-        tokens = list(self._matcher.compute_ff_tokens())
+    def forced(self, most: int) -> list[int]:
+        """Advance by the next tokens that leave no choice, `most` of them, and return them."""
+        tokens = list(self._matcher.compute_ff_tokens())[:most]
         if tokens and not self._matcher.consume_tokens(tokens):
             raise EngineError(f'The grammar lost its way: {self._matcher.get_error()}', 3000)
         return tokens

@@ -1,66 +1,37 @@
-"""The llama.cpp engine: continuous batching over the low-level API.
-
-Each step decodes one adapter's sequences: the next token of every running one and a chunk of the prompts that
-wait (llama.cpp applies one adapter set per decode). Groups take turns, urgent requests first.
-"""
+"""The llama.cpp runtime, over the low-level API: GGUF bases and LoRA adapters."""
 
 from __future__ import annotations
 
 import ctypes
-import time
-from collections import deque
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import jinja2.sandbox
 import llama_cpp.llama_cpp as llama
 import llguidance.llamacpp
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_experts.engines.engine import EngineError, Piece, Request, Result
-from moe_experts.engines.grammar import GrammarCompiler, Matcher
-from moe_experts.engines.sampling import Sampler
-from moe_experts.engines.text import AnswerText
+from moe_experts.engines.engine import EngineError
+from moe_experts.engines.runtime import Run
 
-CHUNK_TOKENS = 256  # of a prompt per step, so that running answers wait at most ~0.3 s
+BATCH_TOKENS = 2048
+MICROBATCH_TOKENS = 512
 _quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
 
 
-@dataclass
-class _Sequence:
-    """A request while it has a place in the context."""
-
-    request: Request
-    slot: int
-    pending: list[int]
-    prompt_tokens: int
-    sampler: Sampler
-    text: AnswerText
-    matcher: Matcher | None
-    arrived: float
-    started: float
-    past: int = 0
-    tokens: list[int] = field(default_factory=list)
-    first: float = 0.0
-
-
-class LlamaEngine:
-    """A GGUF base with LoRA adapters on it.
+class LlamaRuntime:
+    """A GGUF base in one context; all slots share its unified KV cache.
 
     Args:
         path: the base.
         threads: for decoding.
-        slots: sequences at once.
-        context_tokens: of the cache that they share.
-        queue_limit: requests that may wait.
+        slots: sequence ids.
+        context_tokens: cells of the cache.
 
     Raises EngineError (1001) when the file cannot be loaded.
     """
 
-    def __init__(self, path: Path, threads: int = 2, slots: int = 8, context_tokens: int = 8192,
-                 queue_limit: int = 64) -> None:
+    def __init__(self, path: Path, threads: int, slots: int, context_tokens: int) -> None:
         llama.llama_log_set(_quiet, ctypes.c_void_p(0))
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
@@ -70,7 +41,7 @@ class LlamaEngine:
         if not self._model:
             raise EngineError(f'llama.cpp cannot load {path}; it is damaged or of an unknown architecture.', 1001)
         settings = llama.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = context_tokens, 2048, 512
+        settings.n_ctx, settings.n_batch, settings.n_ubatch = context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
         settings.n_seq_max, settings.kv_unified = slots, True
         settings.n_threads = settings.n_threads_batch = threads
         self._context = llama.llama_init_from_model(self._model, settings)
@@ -78,253 +49,120 @@ class LlamaEngine:
             raise EngineError(f'No memory for a context of {context_tokens} tokens; lower max_seq_len.', 1001)
         self._memory = llama.llama_get_memory(self._context)
         self._vocabulary = llama.llama_model_get_vocab(self._model)
-        self._size = llama.llama_vocab_n_tokens(self._vocabulary)
-        self._batch = llama.llama_batch_init(2048, 0, 1)
-        self._context_tokens, self._queue_limit = context_tokens, queue_limit
-        self._free = list(range(slots))
-        self._running: list[_Sequence] = []
-        self._waiting: deque[tuple[Request, list[int], float]] = deque()
-        self._ended: list[Piece | Result] = []
-        self._adapters: dict[str, tuple[Any, float]] = {}
-        self._active = ''
-        self._served: dict[str, int] = {}
-        self._turn = 0
+        self._width = llama.llama_model_n_embd(self._model)
+        self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._adapters: dict[str, Any] = {}
+        self._active = ('', 1.0)
         self._metadata = self._read_metadata()
-        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        self._template = environment.from_string(self._metadata.get('tokenizer.chat_template', _CHATML))
-        tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(self._vocabulary)
-        self._grammars = GrammarCompiler(tokenizer, self._size)
+        self.vocabulary_size = llama.llama_vocab_n_tokens(self._vocabulary)
+        self.context_tokens = context_tokens
+        self.sequence_tokens = min(context_tokens, llama.llama_model_n_ctx_train(self._model) or context_tokens)
+        self.end_token = llama.llama_vocab_eos(self._vocabulary)
+        self.chat_template = self._metadata.get('tokenizer.chat_template', '')
+        self.special_texts = {'bos_token': self._text(llama.llama_vocab_bos(self._vocabulary)),
+                              'eos_token': self._text(self.end_token)}
+        self.grammar_tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(self._vocabulary)
 
-    def load_adapter(self, key: str, path: Path, scale: float) -> None:
+    def load_adapter(self, key: str, path: Path) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
         adapter = llama.llama_adapter_lora_init(self._model, str(path).encode())
         if not adapter:
             raise EngineError(f'{path} is no adapter for this base, or is damaged.', 1001)
-        self._adapters[key] = (adapter, scale)
+        self._adapters[key] = adapter
 
     def unload_adapter(self, key: str) -> None:
-        """Free an adapter; requests that use it end with an error."""
-        for sequence in [one for one in self._running if one.request.adapter == key]:
-            self._end(sequence, 'error', 1001, f'The expert was unloaded ({key}).')
-        if key in self._adapters:
-            if self._active == key:
-                self._use('')
-            llama.llama_adapter_lora_free(self._adapters.pop(key)[0])
+        """Free a loaded adapter."""
+        if self._active[0] == key:
+            self._use('', 1.0)
+        llama.llama_adapter_lora_free(self._adapters.pop(key))
 
-    def submit(self, request: Request) -> None:
-        """Queue a request; raises EngineError (1001, 3002, 3004)."""
-        request.sampling.check()
-        if request.adapter and request.adapter not in self._adapters:
-            raise EngineError(f'Adapter {request.adapter} is not loaded.', 1001)
-        if len(self._waiting) >= self._queue_limit:
-            raise EngineError(f'{len(self._waiting)} requests wait already; try again later.', 3002, 1.0)
-        tokens = self._prompt(request)
-        limit = min(request.max_seq_len, self._context_tokens)
-        room = limit - 1
-        if len(tokens) > room:
-            if not request.truncate:
-                raise EngineError(f'The prompt has {len(tokens)} tokens, more than the context of {limit} holds; '
-                                  'shorten it or set truncate.')
-            room = max(1, limit - min(request.max_tokens, limit // 2))
-            tokens = tokens[-room:] if request.truncate == 'left' else tokens[:room // 2] + tokens[-(room - room // 2):]
-        self._grammars.matcher(request)  # a bad schema is refused here, before the request waits
-        self._waiting.append((request, tokens, time.monotonic()))
-
-    def cancel(self, request_id: str) -> None:
-        """End a request within one step."""
-        for sequence in self._running:
-            if sequence.request.id == request_id:
-                self._end(sequence, 'cancelled', 3003, 'Cancelled.')
-                return
-        for item in self._waiting:
-            if item[0].id == request_id:
-                self._waiting.remove(item)
-                self._refuse(*item, 'cancelled', 3003, 'Cancelled.')
-                return
-
-    def busy(self) -> bool:
-        """Whether anything runs or waits."""
-        return bool(self._running or self._waiting or self._ended)
-
-    def counts(self) -> tuple[int, int]:
-        """Running and waiting requests."""
-        return len(self._running), len(self._waiting)
-
-    def step(self) -> list[Piece | Result]:
-        """Decode one batch; [] when there was nothing to do."""
-        self._expire()
-        self._admit()
-        if self._running:
-            group = self._next_group()
-            self._use(group[0].request.adapter)
-            decoded = self._decode(group)
-            for sequence, row in decoded:
-                try:
-                    self._advance(sequence, row)
-                except EngineError as error:
-                    self._end(sequence, 'error', error.code, str(error))
-        out, self._ended = self._ended, []
-        return out
-
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for sequence in [one for one in self._running if 0 < one.request.deadline <= now]:
-            self._end(sequence, 'timeout', 3001, 'The deadline passed while the answer was generated.')
-        for item in [one for one in self._waiting if 0 < one[0].deadline <= now]:
-            self._waiting.remove(item)
-            self._refuse(*item, 'timeout', 3001, 'The deadline passed before the request had its turn.')
-
-    def _admit(self) -> None:
-        reserved = sum(one.prompt_tokens + one.request.max_tokens for one in self._running)
-        for item in sorted(self._waiting, key=lambda one: (-one[0].priority, one[2])):
-            request, tokens, arrived = item
-            need = min(len(tokens) + request.max_tokens, self._context_tokens)
-            if not self._free or reserved + need > self._context_tokens:
-                break
-            reserved += need
-            self._waiting.remove(item)
-            sampler = Sampler(request.sampling)
-            self._running.append(_Sequence(
-                request, self._free.pop(), tokens, len(tokens), sampler, AnswerText(request.stop),
-                self._grammars.matcher(request), arrived, time.monotonic()))
-
-    def _next_group(self) -> list[_Sequence]:
-        """The sequences of the adapter whose turn it is: highest priority, then longest unserved."""
-        groups: dict[str, list[_Sequence]] = {}
-        for sequence in self._running:
-            groups.setdefault(sequence.request.adapter, []).append(sequence)
-        self._turn += 1
-        adapter = min(groups, key=lambda key: (
-            -max(one.request.priority for one in groups[key]), self._served.get(key, 0)))
-        self._served[adapter] = self._turn
-        return groups[adapter]
-
-    def _use(self, adapter: str) -> None:
-        if adapter == self._active:
+    def _use(self, adapter: str, scale: float) -> None:
+        if (adapter, scale) == self._active:
             return
-        count = 1 if adapter else 0
-        handles = (llama.llama_adapter_lora_p_ctypes * 1)()
-        scales = (ctypes.c_float * 1)()
+        handles, scales = (llama.llama_adapter_lora_p_ctypes * 1)(), (ctypes.c_float * 1)(scale)
         if adapter:
-            handles[0], scales[0] = self._adapters[adapter]
-        if llama.llama_set_adapters_lora(self._context, handles, count, scales):
+            handles[0] = self._adapters[adapter]
+        if llama.llama_set_adapters_lora(self._context, handles, 1 if adapter and scale else 0, scales):
             raise EngineError(f'Adapter {adapter} cannot be applied to this base.', 3000)
-        self._active = adapter
+        self._active = (adapter, scale)
 
-    def _decode(self, group: list[_Sequence]) -> list[tuple[_Sequence, int]]:
-        """Decode what is pending; returns the sequences whose logits are there, with their row."""
-        batch, used, chunk, ready = self._batch, 0, CHUNK_TOKENS, []
-        for sequence in sorted(group, key=lambda one: len(one.pending)):
-            take = min(len(sequence.pending), max(1, chunk))
-            chunk -= take if take > 1 else 0
-            tokens, sequence.pending = sequence.pending[:take], sequence.pending[take:]
-            for token in tokens:
-                batch.token[used], batch.pos[used] = token, sequence.past
-                batch.n_seq_id[used], batch.seq_id[used][0], batch.logits[used] = 1, sequence.slot, 0
-                sequence.past += 1
-                used += 1
-            if not sequence.pending:
-                batch.logits[used - 1] = 1
-                ready.append((sequence, used - 1))
-        batch.n_tokens = used
-        code = llama.llama_decode(self._context, batch)
-        if code:
-            for sequence in group:
-                self._end(sequence, 'error', 3000, f'llama.cpp could not decode (code {code}).')
-            return []
-        return ready
+    def decode(self, adapter: str, scale: float, runs: list[Run]) -> list[NDArray[np.float32]]:
+        """Compute runs with one adapter; returns logits (wanted, vocabulary) per run. Raises EngineError (3000)."""
+        self._use(adapter, scale)
+        used, rows = 0, []
+        for run in runs:
+            used = self._put(run, used)
+            rows.append(range(used - run.wanted, used))
+        self._compute(used)
+        return [self._rows(llama.llama_get_logits_ith, one, self.vocabulary_size) for one in rows]
 
-    def _advance(self, sequence: _Sequence, row: int) -> None:
-        """Draw the next token of a sequence and everything that follows from it."""
-        pointer = llama.llama_get_logits_ith(self._context, row)
-        logits: NDArray[np.float32] = np.ctypeslib.as_array(pointer, shape=(self._size,)).copy()
-        if sequence.request.sampling.ignore_eos:
-            logits[llama.llama_vocab_eos(self._vocabulary)] = -np.inf
-        if sequence.matcher:
-            sequence.matcher.apply(logits)
-        token = sequence.sampler.draw(logits)
-        if not sequence.first:
-            sequence.first = time.monotonic()
-        fresh = [token]
-        if not llama.llama_vocab_is_eog(self._vocabulary, token) and sequence.matcher:
-            sequence.matcher.accept(token)
-            fresh += sequence.matcher.forced()
-        for one in fresh:
-            if llama.llama_vocab_is_eog(self._vocabulary, one):
-                self._end(sequence, 'stop')
-                return
-            sequence.tokens.append(one)
-            sequence.sampler.accept(one)
-            text = sequence.text.add(self._piece(one))
-            if text:
-                self._ended.append(Piece(sequence.request.id, text, one))
-            if sequence.text.stopped:
-                self._end(sequence, 'stop')
-                return
-            if len(sequence.tokens) >= sequence.request.max_tokens:
-                self._end(sequence, 'length')
-                return
-        if sequence.matcher and sequence.matcher.done:
-            self._end(sequence, 'stop')
-            return
-        if sequence.past + len(fresh) >= min(sequence.request.max_seq_len, self._context_tokens):
-            self._end(sequence, 'length')
-            return
-        sequence.pending = fresh
+    def hidden_states(self, adapter: str, scale: float, slot: int, tokens: list[int]) -> NDArray[np.float32]:
+        """Last hidden states (tokens, width), computed in an empty slot. Raises EngineError (3000)."""
+        self._use(adapter, scale)
+        llama.llama_set_embeddings(self._context, True)
+        try:
+            found = []
+            for begin in range(0, len(tokens), MICROBATCH_TOKENS):
+                part = tokens[begin:begin + MICROBATCH_TOKENS]
+                used = self._put(Run(slot, begin, part, len(part)), 0)
+                self._compute(used)
+                found.append(self._rows(llama.llama_get_embeddings_ith, range(used), self._width))
+            return np.concatenate(found)
+        finally:
+            llama.llama_set_embeddings(self._context, False)
 
-    def _end(self, sequence: _Sequence, reason: str, code: int = 0, message: str = '') -> None:
-        if tail := sequence.text.finish():
-            self._ended.append(Piece(sequence.request.id, tail, -1))
-        now = time.monotonic()
-        first = sequence.first or now
-        self._ended.append(Result(
-            sequence.request.id, sequence.text.text, tuple(sequence.tokens), reason, sequence.prompt_tokens,
-            queue_s=sequence.started - sequence.arrived, prefill_s=first - sequence.started,
-            first_token_s=first - sequence.arrived, decode_s=now - first, total_s=now - sequence.arrived,
-            error_code=code, error_msg=message))
-        self._running.remove(sequence)
-        self._free.append(sequence.slot)
-        llama.llama_memory_seq_rm(self._memory, sequence.slot, -1, -1)
+    def _put(self, run: Run, used: int) -> int:
+        """Write a run into the batch behind the `used` entries; returns how many there are now."""
+        batch, end = self._batch, used + len(run.tokens)
+        if end > BATCH_TOKENS:
+            raise EngineError(f'A batch of {end} tokens is more than {BATCH_TOKENS}.', 3000)
+        first_wanted = end - run.wanted
+        for index, token in enumerate(run.tokens, used):
+            batch.token[index], batch.pos[index] = token, run.position + index - used
+            batch.n_seq_id[index], batch.seq_id[index][0] = 1, run.slot
+            batch.logits[index] = index >= first_wanted
+        return end
 
-    def _refuse(self, request: Request, tokens: list[int], arrived: float, reason: str, code: int,
-                message: str) -> None:
-        waited = time.monotonic() - arrived
-        self._ended.append(Result(request.id, '', (), reason, len(tokens), queue_s=waited, total_s=waited,
-                                  error_code=code, error_msg=message))
+    def _compute(self, count: int) -> None:
+        self._batch.n_tokens = count
+        if code := llama.llama_decode(self._context, self._batch):
+            raise EngineError(f'llama.cpp could not decode (code {code}).', 3000)
 
-    def _prompt(self, request: Request) -> list[int]:
-        """Tokens of the chat template with the messages in it; control tokens in messages stay text."""
-        marks = [f'\x02{index}\x03' for index in range(len(request.messages))]
-        rendered = self._template.render(
-            messages=[{'role': role, 'content': mark}
-                      for (role, _content), mark in zip(request.messages, marks, strict=True)],
-            add_generation_prompt=True)
-        tokens: list[int] = []
-        for mark, (_role, content) in zip(marks, request.messages, strict=True):
-            before, found, rendered = rendered.partition(mark)
-            tokens += self.tokenize(before, special=True)
-            if found:
-                tokens += self.tokenize(content)
-        return tokens + self.tokenize(rendered, special=True)
+    def _rows(self, get: Any, rows: range, width: int) -> NDArray[np.float32]:
+        found = np.empty((len(rows), width), dtype=np.float32)
+        for index, row in enumerate(rows):
+            found[index] = np.ctypeslib.as_array(get(self._context, row), shape=(width,))
+        return found
 
-    def tokenize(self, text: str, *, special: bool = False) -> list[int]:
+    def copy(self, source: int, target: int, length: int) -> None:
+        """Let an empty slot begin with the first cells of another one; the cells are shared."""
+        llama.llama_memory_seq_cp(self._memory, source, target, 0, length)
+
+    def cut(self, slot: int, length: int) -> None:
+        """Free the cells of a slot from `length` on; 0 empties it."""
+        llama.llama_memory_seq_rm(self._memory, slot, length, -1)
+
+    def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special."""
         data = text.encode()
         room = len(data) + 8
         buffer = (ctypes.c_int32 * room)()
-        count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, room, False, special)
+        count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, room, ends, special)
         return list(buffer[:max(0, count)])
 
-    def detokenize(self, tokens: list[int]) -> str:
-        """Text of tokens; raises EngineError for a token that is none."""
-        if any(not 0 <= token < self._size for token in tokens):
-            raise EngineError(f'Tokens must be 0..{self._size - 1}.')
-        return b''.join(self._piece(token) for token in tokens).decode(errors='replace')
-
-    def _piece(self, token: int) -> bytes:
+    def piece(self, token: int) -> bytes:
+        """Bytes of a token; b'' for control tokens."""
         buffer = ctypes.create_string_buffer(256)
         length = llama.llama_token_to_piece(self._vocabulary, token, buffer, 256, 0, False)
         return buffer.raw[:max(0, length)]
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends an answer."""
+        return bool(llama.llama_vocab_is_eog(self._vocabulary, token))
+
+    def _text(self, token: int) -> str:
+        return '' if token < 0 else (llama.llama_vocab_get_text(self._vocabulary, token) or b'').decode(
+            errors='replace')
 
     def _read_metadata(self) -> dict[str, str]:
         buffer, found = ctypes.create_string_buffer(1 << 16), {}
@@ -336,16 +174,12 @@ class LlamaEngine:
         return found
 
     def metadata(self) -> dict[str, str]:
-        """Keys and values of the model file, with n_ctx as loaded."""
-        return {**self._metadata, 'n_ctx': str(self._context_tokens), 'vocabulary_size': str(self._size),
+        """Keys and values of the model's file, with n_ctx as loaded."""
+        return {**self._metadata, 'n_ctx': str(self.context_tokens), 'vocabulary_size': str(self.vocabulary_size),
                 'parameter_count': str(llama.llama_model_n_params(self._model))}
 
     def close(self) -> None:
-        """Free everything."""
+        """Free everything; adapters go with their model."""
         llama.llama_batch_free(self._batch)
         llama.llama_free(self._context)
         llama.llama_model_free(self._model)
-
-
-_CHATML = ("{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-           "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")

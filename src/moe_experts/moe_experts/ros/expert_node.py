@@ -16,7 +16,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-from moe_experts.engines.engine import EngineError, Piece, Result
+from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Result
 from moe_experts.pool import Loaded, Pool
 from moe_experts.ros import generation
 from moe_experts.ros.spinning import spin
@@ -42,10 +42,13 @@ class ExpertNode(Node):  # type: ignore[misc]
         self.declare_parameter('threads', 0, ParameterDescriptor(
             description='threads that decode; 0 = one per core', read_only=True,
             integer_range=[IntegerRange(from_value=0, to_value=256, step=1)]))
+        self.declare_parameter('use_kv_cache', True, ParameterDescriptor(
+            description='begin prompts with what earlier ones left in the KV cache', read_only=True))
         self.declare_parameter('replica', 0, ParameterDescriptor(
             description='number of this node among those that serve the same experts', read_only=True))
         threads = self.get_parameter('threads').value or os.cpu_count() or 1
-        self._pool = Pool(self.get_parameter('cache_size').value, threads, self.get_logger().error)
+        settings = EngineSettings(threads=threads, use_kv_cache=self.get_parameter('use_kv_cache').value)
+        self._pool = Pool(self.get_parameter('cache_size').value, settings, self.get_logger().error)
         self._known: dict[str, tuple[ExpertVersion, Expert]] = {}
         self._known_lock = threading.Lock()
         self._generated = 0

@@ -82,6 +82,7 @@ def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int) ->
     usage, timings = result.usage, result.timings
     usage.prompt_tokens = found.prompt_tokens
     usage.completion_tokens += len(found.tokens)
+    usage.cached_tokens = found.cached_tokens
     usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
     for name in ('queue_s', 'prefill_s', 'first_token_s', 'decode_s', 'total_s'):
         setattr(timings, name, float(getattr(found, name)))
@@ -89,5 +90,6 @@ def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int) ->
         else 0.0
     result.expert, result.expert_version, result.request_id = expert.name, version, goal.request_id
     result.route.choice, result.route.confidence, result.route.stage = expert.name, 1.0, 'named'
+    result.retry_after = found.retry_after_s
     result.error_code, result.error_msg = found.error_code, found.error_msg
     return result

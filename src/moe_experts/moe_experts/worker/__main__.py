@@ -1,4 +1,8 @@
-"""A worker: `python -m moe_experts.worker BASE.gguf THREADS`; one JSON object a line on standard input and output."""
+"""A worker: `python -m moe_experts.worker BASE SETTINGS`; one JSON object a line on standard input and output.
+
+SETTINGS are EngineSettings as JSON. Requests are batched; what computes at once (score, embed, distribution) takes
+turns with the steps of the batch, one at a time, so that running answers go on.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +14,15 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
-from moe_experts.engines.engine import EngineError, Piece, Request, Result, Sampling
-from moe_experts.engines.llama import LlamaEngine
+from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Piece, Request, Result, Sampling
+from moe_experts.engines.opening import open_engine
 
 _PR_SET_PDEATHSIG = 1
+_COMPUTING = {'score', 'embed', 'distribution'}
 
 
 def request_of(message: dict[str, Any]) -> Request:
@@ -25,30 +31,91 @@ def request_of(message: dict[str, Any]) -> Request:
     left = fields.pop('timeout_s', 0.0)
     sampling = fields.pop('sampling')
     sampling['logit_bias'] = tuple(map(tuple, sampling.get('logit_bias', ())))
-    return Request(**{**fields, 'messages': tuple(map(tuple, fields['messages'])), 'stop': tuple(fields['stop']),
+    return Request(**{**fields, 'messages': pairs(fields['messages']), 'stop': tuple(fields['stop']),
                       'sampling': Sampling(**sampling), 'deadline': time.monotonic() + left if left else 0.0})
 
 
-def handle(engine: LlamaEngine, message: dict[str, Any]) -> Any:
-    """Carry out one command; returns what is answered. Raises EngineError."""
-    verb = message['verb']
-    if verb == 'submit':
-        engine.submit(request_of(message['request']))
-        return None
-    if verb == 'cancel':
-        engine.cancel(message['id'])
-        return None
-    if verb == 'load_adapter':
-        engine.load_adapter(message['key'], Path(message['path']), message['scale'])
+def pairs(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:
+    """Messages as they came over the wire."""
+    return tuple((role, content) for role, content in rows)
+
+
+def handle(engine: Engine, message: dict[str, Any]) -> Any:
+    """Carry out one call; returns what is answered. Raises EngineError."""
+    arguments = {key: value for key, value in message.items() if key not in ('verb', 'call')}
+    if 'messages' in arguments:
+        arguments['messages'] = pairs(arguments['messages'])
+    if 'path' in arguments:
+        arguments['path'] = Path(arguments['path'])
+    return getattr(engine, message['verb'])(**arguments)
+
+
+class Server:
+    """Feeds an engine with what comes over the wire, and sends what comes out.
+
+    Args:
+        engine: that this thread owns.
+        wire: file that the node reads.
+    """
+
+    def __init__(self, engine: Engine, wire: Any) -> None:
+        self._engine, self._wire = engine, wire
+        self._commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
+        self._computing: deque[dict[str, Any]] = deque()
+        self._counts = (0, 0)
+
+    def run(self) -> None:
+        """Serve until standard input ends."""
+        threading.Thread(target=self._read, daemon=True).start()
+        while self._take():
+            if self._computing:
+                self._answer(self._computing.popleft())
+            for item in self._engine.step():
+                self.send({'kind': 'piece' if isinstance(item, Piece) else 'result', **item.__dict__})
+            if self._engine.counts() != self._counts:
+                self._counts = self._engine.counts()
+                self.send({'kind': 'counts', 'running': self._counts[0], 'waiting': self._counts[1]})
+
+    def send(self, message: dict[str, Any]) -> None:
+        """Write one message."""
+        self._wire.write(json.dumps(message) + '\n')
+
+    def _read(self) -> None:
+        for line in sys.stdin:
+            self._commands.put(json.loads(line))
+        self._commands.put(None)
+
+    def _take(self) -> bool:
+        """Take what has come, or wait where nothing is to do; False at the end."""
+        idle = not self._engine.busy() and not self._computing
+        while idle or not self._commands.empty():
+            idle = False
+            message = self._commands.get()
+            if message is None:
+                return False
+            if message['verb'] == 'submit':
+                self._submit(message['request'])
+            elif message['verb'] == 'cancel':
+                self._engine.cancel(message['id'])
+            elif message['verb'] in _COMPUTING:
+                self._computing.append(message)
+            else:
+                self._answer(message)
         return True
-    if verb == 'unload_adapter':
-        engine.unload_adapter(message['key'])
-        return True
-    if verb == 'tokenize':
-        return engine.tokenize(message['text'])
-    if verb == 'detokenize':
-        return engine.detokenize(message['tokens'])
-    return engine.metadata()
+
+    def _submit(self, fields: dict[str, Any]) -> None:
+        try:
+            self._engine.submit(request_of(fields))
+        except EngineError as error:
+            result = Result(fields['id'], '', (), 'error', 0, error_code=error.code, error_msg=str(error),
+                            retry_after_s=error.retry_after_s)
+            self.send({'kind': 'result', **result.__dict__})
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        try:
+            self.send({'kind': 'answer', 'call': message['call'], 'value': handle(self._engine, message)})
+        except EngineError as error:
+            self.send({'kind': 'answer', 'call': message['call'], 'error_code': error.code, 'error_msg': str(error)})
 
 
 def main() -> int:
@@ -58,46 +125,16 @@ def main() -> int:
     # llama.cpp and its libraries may print; the protocol keeps a descriptor of its own.
     wire = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
-
-    def send(message: dict[str, Any]) -> None:
-        wire.write(json.dumps(message) + '\n')
-
     try:
-        engine = LlamaEngine(Path(sys.argv[1]), threads=int(sys.argv[2]))
+        engine = open_engine(Path(sys.argv[1]), EngineSettings(**json.loads(sys.argv[2])))
     except EngineError as error:
-        send({'kind': 'fatal', 'error_msg': str(error)})
+        wire.write(json.dumps({'kind': 'fatal', 'error_msg': str(error)}) + '\n')
         return 1
-    send({'kind': 'ready'})
-    commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
-
-    def read() -> None:
-        for line in sys.stdin:
-            commands.put(json.loads(line))
-        commands.put(None)
-
-    threading.Thread(target=read, daemon=True).start()
-    while True:
-        wait = not engine.busy()
-        while wait or not commands.empty():
-            wait = False
-            message = commands.get()
-            if message is None:
-                engine.close()
-                return 0
-            try:
-                answer = handle(engine, message)
-                if answer is not None:
-                    send({'kind': 'answer', 'call': message['call'], 'value': answer})
-            except EngineError as error:
-                if message['verb'] == 'submit':
-                    result = Result(message['request']['id'], '', (), 'error', 0, error_code=error.code,
-                                    error_msg=str(error))
-                    send({'kind': 'result', **result.__dict__, 'retry_after_s': error.retry_after_s})
-                elif 'call' in message:
-                    send({'kind': 'answer', 'call': message['call'], 'error_code': error.code,
-                          'error_msg': str(error)})
-        for item in engine.step():
-            send({'kind': 'piece' if isinstance(item, Piece) else 'result', **item.__dict__})
+    server = Server(engine, wire)
+    server.send({'kind': 'ready'})
+    server.run()
+    engine.close()
+    return 0
 
 
 if __name__ == '__main__':

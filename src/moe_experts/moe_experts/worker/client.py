@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moe_experts.engines.engine import EngineError, Piece, Request, Result
+from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result
 
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 30.0
+ATTEMPTS = 2  # a request that takes its worker down with it is not asked for ever
 Listener = Callable[[Piece | Result], None]
 
 
@@ -29,28 +30,35 @@ class _Open:
         self.request = request
         self.listener = listener
         self.text = ''
+        self.attempts = 1
 
 
 class Worker:
     """A supervised worker process.
 
     Args:
-        base: GGUF file that it loads.
-        threads: for decoding.
+        base: GGUF file, or folder of safetensors, that it loads.
+        settings: of its engine.
         tell: receives one line about every restart.
 
-    After a crash, requests that had streamed text get 3000 INFERENCE_FAILED with it; the others are asked again.
+    After a crash, requests that had streamed text get 3000 INFERENCE_FAILED with it; the others are asked once again.
+
+    Attributes:
+        failed: it could not be started again; whatever is asked of it raises EngineError.
+        running, waiting: requests in the batch, and behind it.
+        restarts: since the start.
     """
 
-    def __init__(self, base: Path, threads: int, tell: Callable[[str], None]) -> None:
-        self._base, self._threads, self._tell = base, threads, tell
+    def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None]) -> None:
+        self._base, self._settings, self._tell = base, settings, tell
         self._lock = threading.RLock()
         self._open: dict[str, _Open] = {}
         self._calls: dict[int, Future[Any]] = {}
         self._adapters: dict[str, tuple[Path, float]] = {}
         self._call = 0
         self._closed = False
-        self.restarts = 0
+        self.restarts = self.running = self.waiting = 0
+        self.failed = False
         self._process: subprocess.Popen[str]
         started: Future[None] = Future()
         # The kernel ends a worker when the thread that started it ends, so one thread starts them all and stays.
@@ -63,13 +71,20 @@ class Worker:
         return self._process.pid
 
     def _start(self) -> subprocess.Popen[str]:
-        environment = dict(os.environ, OMP_NUM_THREADS=str(self._threads), MKL_NUM_THREADS='1')
+        # threads as the node gave them, and no look at a network for what the folder of a model lacks
+        environment = dict(os.environ, OMP_NUM_THREADS=str(self._settings.threads), MKL_NUM_THREADS='1',
+                           HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
         process = subprocess.Popen(
-            [sys.executable, '-m', 'moe_experts.worker', str(self._base), str(self._threads)], text=True, bufsize=1,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            [sys.executable, '-m', 'moe_experts.worker', str(self._base), json.dumps(asdict(self._settings))],
+            text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
         assert process.stdout is not None
+        timer = threading.Timer(START_TIMEOUT_S, process.kill)
+        timer.start()
         line = process.stdout.readline()
-        first = json.loads(line) if line else {'kind': 'fatal', 'error_msg': 'the worker ended while it loaded'}
+        timer.cancel()
+        first = json.loads(line) if line else {
+            'kind': 'fatal', 'error_msg': f'The worker of {self._base} ended while it loaded, or took longer than '
+                                          f'{START_TIMEOUT_S:.0f} s.'}
         if first['kind'] == 'fatal':
             process.wait()
             raise EngineError(first['error_msg'], 1001)
@@ -89,59 +104,71 @@ class Worker:
         """Relay what a process says until it ends; returns whether there is a new one."""
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.endswith('\n'):
+                break  # it ended in the middle of a message
             message = json.loads(line)
             kind = message.pop('kind')
-            if kind == 'answer':
-                future = self._calls.pop(message['call'], None)
-                if future is not None and 'value' in message:
-                    future.set_result(message['value'])
-                elif future is not None:
-                    future.set_exception(EngineError(message['error_msg'], message['error_code']))
-                continue
-            message.pop('retry_after_s', None)
-            item = Piece(**message) if kind == 'piece' else Result(**{**message, 'tokens': tuple(message['tokens'])})
-            with self._lock:
-                entry = self._open.get(item.id) if isinstance(item, Piece) else self._open.pop(item.id, None)
-                if entry is not None and isinstance(item, Piece):
-                    entry.text += item.text
-            if entry is not None:
-                entry.listener(item)
+            if kind == 'counts':
+                self.running, self.waiting = message['running'], message['waiting']
+            elif kind == 'answer':
+                self._answered(message)
+            else:
+                self._relay(Piece(**message) if kind == 'piece' else
+                            Result(**{**message, 'tokens': tuple(message['tokens'])}))
         return self._ended(process.wait())
+
+    def _answered(self, message: dict[str, Any]) -> None:
+        future = self._calls.pop(message['call'], None)
+        if future is None:
+            return
+        if 'error_code' in message:
+            future.set_exception(EngineError(message['error_msg'], message['error_code']))
+        else:
+            future.set_result(message['value'])
+
+    def _relay(self, item: Piece | Result) -> None:
+        with self._lock:
+            entry = self._open.get(item.id) if isinstance(item, Piece) else self._open.pop(item.id, None)
+            if entry is not None and isinstance(item, Piece):
+                entry.text += item.text
+        if entry is not None:
+            entry.listener(item)
 
     def _ended(self, code: int) -> bool:
         """Start anew after a crash; returns whether that worked."""
+        self.running = self.waiting = 0
         if self._closed:
             return False
         cause = signal.Signals(-code).name if code < 0 else f'exit code {code}'
         if code == -signal.SIGKILL:
             cause += ' (killed by hand or for lack of memory)'
         self._tell(f'The worker of {self._base.name} ended with {cause}; starting it again.')
-        failed: list[tuple[_Open, Result]] = []
         # Held until the new process has everything: what is submitted meanwhile waits and is not lost.
         with self._lock:
-            for entry in [one for one in self._open.values() if one.text]:
+            sentence = f'The worker ended with {cause} while it answered; ask again.'
+            failed = [(entry, self._failure(entry, 3000, sentence)) for entry in self._open.values()
+                      if entry.text or entry.attempts >= ATTEMPTS]
+            for entry, _result in failed:
                 del self._open[entry.request.id]
-                failed.append((entry, self._failure(entry, 3000, f'The worker ended with {cause} while it answered; '
-                                                                 'ask again.')))
             calls, self._calls = self._calls, {}
-            alive = True
             try:
                 self._process = self._start()
                 for key, (path, scale) in self._adapters.items():
                     self._send({'verb': 'load_adapter', 'call': 0, 'key': key, 'path': str(path), 'scale': scale})
                 for entry in self._open.values():
+                    entry.attempts += 1
                     self._submit(entry.request)
             except EngineError as error:
                 self._tell(f'The worker cannot be started again: {error}')
                 failed += [(entry, self._failure(entry, error.code, str(error))) for entry in self._open.values()]
                 self._open.clear()
-                alive = False
+                self.failed = True
             self.restarts += 1
         for future in calls.values():
             future.set_exception(EngineError(f'The worker ended with {cause}.', 3000))
         for entry, result in failed:
             entry.listener(result)
-        return alive
+        return not self.failed
 
     @staticmethod
     def _failure(entry: _Open, code: int, message: str) -> Result:
@@ -160,6 +187,7 @@ class Worker:
         """Ask and wait; raises EngineError."""
         future: Future[Any] = Future()
         with self._lock:
+            self._check()
             self._call += 1
             self._calls[self._call] = future
             self._send({'verb': verb, 'call': self._call, **arguments})
@@ -168,19 +196,29 @@ class Worker:
         except TimeoutError:
             raise EngineError(f'The worker did not answer {verb} within {CALL_TIMEOUT_S:.0f} s.', 3001) from None
 
+    def _check(self) -> None:
+        if self.failed:
+            raise EngineError(f'The worker of {self._base.name} cannot be started; its log says why.', 1001)
+
     def load_adapter(self, key: str, path: Path, scale: float) -> None:
         """Load an adapter, also into every later process."""
         self.call('load_adapter', key=key, path=str(path), scale=scale)
         self._adapters[key] = (path, scale)
 
+    def scale_adapter(self, key: str, scale: float) -> None:
+        """Apply a loaded adapter with another scale, also in every later process."""
+        self.call('scale_adapter', key=key, scale=scale)
+        self._adapters[key] = (self._adapters[key][0], scale)
+
     def unload_adapter(self, key: str) -> None:
-        """Free an adapter."""
+        """Free an adapter; what runs on it ends with an error."""
         self._adapters.pop(key, None)
         self.call('unload_adapter', key=key)
 
     def submit(self, request: Request, listener: Listener) -> None:
         """Send a request; the listener hears every piece and the result, from the reader's thread."""
         with self._lock:
+            self._check()
             self._open[request.id] = _Open(request, listener)
             self._submit(request)
 
@@ -195,9 +233,13 @@ class Worker:
         """End a request; its listener hears the result."""
         self._send({'verb': 'cancel', 'id': request_id})
 
-    def counts(self) -> int:
-        """Requests that are open."""
-        return len(self._open)
+    def resident_bytes(self) -> int:
+        """Memory of the process, mapped files included; 0 while it is restarted."""
+        try:
+            pages = int(Path(f'/proc/{self.pid}/statm').read_text().split()[1])
+        except (OSError, IndexError):
+            return 0
+        return pages * os.sysconf('SC_PAGE_SIZE')
 
     def close(self) -> None:
         """End the process."""
