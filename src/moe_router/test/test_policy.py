@@ -4,7 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moe_router.classifier import Head, Scores, fit
+from moe_router.classifier import Head, Scores
+from moe_router.fitting import fit
 from moe_router.policy import decide
 
 EXPERTS = ('general', 'linux', 'python')

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -21,7 +24,7 @@ from rclpy.time import Duration
 from moe_interfaces.action import ExecuteMotion, GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import Expert, RegistryEvent, RouteDecision
 from moe_interfaces.srv import ExplainRoute, GetRouterStats, Infer, ListExperts, ListRouteSamples, RoutePrompt
-from moe_router.classifier import Head, fit
+from moe_router.classifier import Head
 from moe_router.encoder import Encoder
 from moe_router.policy import Decision, decide
 from moe_router.ros.forwarding import ServerAway, forward
@@ -117,10 +120,7 @@ class RouterNode(Node):  # type: ignore[misc]
             self._changed.clear()
             if self._stop.is_set():
                 return
-            try:
-                self._refresh()
-            except ValueError as error:
-                self.get_logger().warning(str(error))
+            self._refresh()
 
     def _refresh(self) -> None:
         experts = self._ask(self._list_experts, ListExperts.Request(limit=1000))
@@ -136,12 +136,29 @@ class RouterNode(Node):  # type: ignore[misc]
             if page is None or page.error_code or not page.samples:
                 return
             samples += page.samples
+        self._fit(samples, page.digest)
+
+    def _fit(self, samples: list[Any], digest: str) -> None:
+        """Fit in a process of its own; it is ended when the node is."""
         begin = time.monotonic()
-        head = fit(self._encoder.encode([sample.text for sample in samples]), [sample.expert for sample in samples],
-                   [sample.intent for sample in samples], page.digest)
-        head.save(self._head_path)
-        self._head = head
-        self.get_logger().info(f'Fitted on {len(samples)} samples of {len(head.experts)} experts in '
+        path = self._head_path.with_name('samples.json')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({
+            'digest': digest, 'samples': [[sample.expert, sample.intent, sample.text] for sample in samples]}))
+        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', OPENBLAS_NUM_THREADS='1')
+        with subprocess.Popen([sys.executable, '-m', 'moe_router.fitting', str(path), str(self._head_path)],
+                              stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True) as process:
+            while process.poll() is None:
+                if self._stop.wait(0.1):
+                    process.kill()
+                    return
+            assert process.stderr is not None
+            if process.returncode:
+                reason = (process.stderr.read().strip().splitlines() or ['no reason given'])[-1]
+                self.get_logger().warning(f'The router could not be fitted: {reason}')
+                return
+        self._head = Head.load(self._head_path)
+        self.get_logger().info(f'Fitted on {len(samples)} samples of {len(self._head.experts)} experts in '
                                f'{time.monotonic() - begin:.1f} s.')
 
     def _decide(self, prompt: str, named: str) -> tuple[Decision, float]:
@@ -186,7 +203,6 @@ class RouterNode(Node):  # type: ignore[misc]
         return response
 
     def _explain(self, request: Any, response: Any) -> Any:
-        import json
         try:
             decision, latency_s = self._decide(request.prompt, '')
         except RouteError as error:
