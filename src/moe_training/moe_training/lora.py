@@ -134,7 +134,7 @@ def _endless(rows: list[TokenRow], size: int, generator: random.Random) -> Itera
 
 
 def answer_loss(model: Any, rows: list[TokenRow], batch_size: int = 8) -> float:
-    """Mean cross-entropy of the answers [nats/token], in float32."""
+    """Mean cross-entropy of the answers [nats/token], in float32 whatever it was trained in."""
     import torch
 
     total = 0.0

@@ -19,6 +19,8 @@ from moe_training.errors import CancelledError, TrainingError
 from moe_training.job import Job, run
 from moe_training.lora import Progress
 
+NICENESS = 5  # answers and motion come before training
+
 
 def resident_bytes() -> int:
     """Resident memory of this process [bytes]."""
@@ -36,6 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     def send(**message: Any) -> None:
         wire.write(json.dumps(message) + '\n')
 
+    os.nice(NICENESS)
     cancelled = threading.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's to decide on
     signal.signal(signal.SIGTERM, lambda _number, _frame: cancelled.set())
@@ -52,6 +55,9 @@ def main(arguments: list[str] | None = None) -> int:
         send(phase=phase, memory_bytes=resident_bytes(), **(dataclasses.asdict(progress) if progress else {}))
 
     try:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # the log is read by people
         outcome = run(Job.load(Path(folder)), Path(folder), tell, cancelled.is_set)
     except TrainingError as error:
         send(error=str(error), code=error.code)

@@ -36,10 +36,12 @@ class TrainingWorker:
         job.save(folder)
         self._id = job_id
         self._log = log.open('a', encoding='utf-8', buffering=1)
+        # waiting threads sleep: spinning ones would take the cores from the robot's other processes
+        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', TOKENIZERS_PARALLELISM='false')
         # the standard input that stays open is the worker's sign that this process lives
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'moe_training.train_expert', str(job_id), str(folder)], stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=self._log, text=True, start_new_session=True)
+            stdout=subprocess.PIPE, stderr=self._log, text=True, env=environment, start_new_session=True)
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True, name=f'job {job_id}').start()
 
