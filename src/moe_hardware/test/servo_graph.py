@@ -7,10 +7,15 @@ import threading
 import time
 
 import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.action import ActionClient
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 
+from moe_interfaces.action import MoveJoints
+from moe_interfaces.msg import ServoStates
+
 NAMESPACE = '/moe'
+SUCCEEDED, CANCELED, ABORTED = 4, 5, 6  # of action_msgs/GoalStatus
 
 
 def wait_for(condition, timeout=15.0):
@@ -100,3 +105,34 @@ def stop(process):
     if process.poll() is None:
         process.terminate()
     assert process.wait(20) is not None
+
+
+def ready(graph):
+    """Wait until both servos hold."""
+    return graph.latest(ServoStates, 'servo_states',
+                        lambda message: len(message.servos) == 2 and all(one.torque_enabled for one in message.servos))
+
+
+def states(graph, condition):
+    """Wait for servo_states that fulfil the condition."""
+    return graph.latest(ServoStates, 'servo_states', condition)
+
+
+def goals(bus, servo=1):
+    """Goal positions [ticks] that were written, in order."""
+    return [one['value'] for one in list(bus.journal.entries)
+            if one['id'] == servo and one['register'] == 'goal_position']
+
+
+def move(graph, **joints):
+    """Move joints [rad]; returns (status, result)."""
+    return graph.execute(MoveJoints, 'move_joints', joint_names=list(joints), positions=list(joints.values()))
+
+
+def diagnosis(graph, name, level):
+    """Wait for a status of this level."""
+    def found(message):
+        return [status for status in message.status if status.name.endswith(name) and status.level == level]
+    return found(graph.latest(DiagnosticArray, '/diagnostics', found))[0]
+
+
