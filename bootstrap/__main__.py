@@ -1,4 +1,7 @@
-"""Entry of `./moe`: set-up on demand, then the installed command. Needs nothing but the standard library."""
+"""Entry of `./moe`: set-up on demand, then the installed command, or `exec` and a program of the same environment.
+
+Needs nothing but the standard library.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,21 @@ def main() -> int:
         except KeyboardInterrupt:
             return 130
     python = str(root / '.venv' / 'bin' / 'python')
+    if arguments[:1] == ['exec']:  # any program in the environment of the workspace
+        return execute(arguments[1:], environment)
     os.execve(python, [python, '-m', 'moe_client', *arguments], environment)
+
+
+def execute(line: list[str], environment: dict[str, str]) -> int:
+    """Become a program of the workspace's environment, as `./moe exec python benchmarks/demo.py`."""
+    if not line:
+        print('moe: exec takes a command, for example `./moe exec python benchmarks/demo.py`.', file=sys.stderr)
+        return 2
+    try:
+        os.execvpe(line[0], line, environment)
+    except OSError as error:
+        print(f'moe: {line[0]} cannot be started: {error.strerror}.', file=sys.stderr)
+        return 127
 
 
 if __name__ == '__main__':

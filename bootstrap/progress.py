@@ -36,7 +36,9 @@ class Progress:
         else:
             print(f' {state} ...', end='', flush=True)
 
-    def done(self) -> None:
-        """End the line."""
+    def done(self) -> float:
+        """End the line; returns the seconds the step took."""
+        seconds = time.monotonic() - self._began
         begin = f'\r\033[K{self._title} ...' if sys.stdout.isatty() else ''
-        print(f'{begin} {time.monotonic() - self._began:.0f} s', flush=True)
+        print(f'{begin} {seconds:.0f} s', flush=True)
+        return seconds

@@ -65,9 +65,15 @@ class Setup:
             path = self._stamps / self._slug(step)
             path.with_suffix('.tmp').write_text(self._digest(step))
             path.with_suffix('.tmp').replace(path)
-            self._progress.done()
+            self._record(step.name, self._progress.done())
         shutil.rmtree(self._scratch, ignore_errors=True)
         print(f'Set-up took {time.monotonic() - begin:.0f} s.', flush=True)
+
+    def _record(self, name: str, seconds: float) -> None:
+        """Keep how long each step took when it was last done."""
+        path = self.home / 'logs' / 'setup_times.json'
+        times = json.loads(path.read_text()) if path.is_file() else {}
+        path.write_text(json.dumps({**times, name: round(seconds, 1)}, indent=2))
 
     def environment(self) -> dict[str, str]:
         """The environment of the installed workspace; read once from its setup file, then from a cache."""
