@@ -1,0 +1,129 @@
+"""What the demo costs: set-up by step, warm start, first token, tokens/s, memory, and words to motion.
+
+    ./moe exec python benchmarks/demo.py
+
+Words to motion is measured from the prompt "look left 30 degrees" given to the router to the first goal position that
+reaches the servo bus, as the simulated servos' journal stamps it; one process sends and reads, one clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from measurement import Figure, figure, report
+
+from moe_client import Client, suite
+from moe_client.types import Chunk, Generation
+
+ROOT = Path(__file__).parents[1]
+GOAL_POSITION = 116  # register of the X series
+QUESTIONS = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
+             'How do I list all active ROS 2 topics?', 'What is the capital of France?')
+LIMIT_MEMORY_GB = 1.5
+LIMIT_MOTION_MS = 200.0
+
+
+def setup_times() -> dict[str, float]:
+    """Seconds of every set-up step when it was last done."""
+    path = suite.home() / 'logs' / 'setup_times.json'
+    times: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+    return times
+
+
+def second_start(repeats: int) -> list[float]:
+    """Seconds from `./moe` to its prompt when nothing is to be set up."""
+    found = []
+    for _ in range(repeats):
+        begin = time.monotonic()
+        subprocess.run([str(ROOT / 'moe'), '--version'], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.monotonic() - begin)
+    return found
+
+
+def ask(client: Client, prompt: str) -> tuple[float, Generation]:
+    """Seconds to the first text of the stream, and the answer."""
+    begin, first = time.monotonic(), 0.0
+    answer: Generation | None = None
+    for item in client.inference.generate_stream(prompt):
+        if isinstance(item, Chunk) and item.text and not first:
+            first = time.monotonic() - begin
+        if isinstance(item, Generation):
+            answer = item
+    assert answer is not None  # the stream ends with a Generation or raises
+    return first, answer
+
+
+def journal_goals(path: Path, offset: int) -> list[float]:
+    """Wall-clock seconds of the goal positions written to the bus after a place in the journal."""
+    with path.open() as file:
+        file.seek(offset)
+        lines = [json.loads(line) for line in file if line.endswith('\n')]
+    return [float(line['time']) for line in lines if line.get('address') == GOAL_POSITION]
+
+
+def words_to_motion(client: Client, repeats: int) -> list[float]:
+    """Milliseconds from the prompt to the first goal position on the bus."""
+    journal = suite.home() / 'run' / 'servos.journal.jsonl'
+    client.robot.execute('{"action":"center"}')
+    found = []
+    for index in range(repeats):
+        time.sleep(0.3)  # the writes of the motion before are over
+        offset, begin = journal.stat().st_size, time.time()
+        client.inference.generate(f'look {("left", "right")[index % 2]} 30 degrees')
+        goals = journal_goals(journal, offset)
+        if not goals:
+            raise SystemExit(f'No goal position in {journal} after the motion.')
+        found.append(1000 * (goals[0] - begin))
+    return found
+
+
+def resident_mb() -> dict[str, float]:
+    """Resident memory of every process of the suite with its children, shared pages counted once [MB]."""
+    return {row.name: row.resident_bytes / 1e6 for row in suite.processes()}
+
+
+def main() -> None:
+    """Start a suite of its own, measure, stop, write."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--repeats', type=int, default=30)
+    options = parser.parse_args()
+    if suite.supervisor_pid():
+        raise SystemExit(f'A suite of {suite.home()} runs; stop it with `moe down`.')
+    os.environ.setdefault('ROS_DOMAIN_ID', '87')
+    figures: list[Figure] = [Figure(f'set-up: {name}', seconds, 's') for name, seconds in setup_times().items()]
+    figures.append(Figure('set-up: all', sum(setup_times().values()), 's'))
+    figures.append(figure('second start to the prompt', second_start(5), 's', most=10))
+    detail: dict[str, Any] = {}
+    begin = time.monotonic()
+    with suite.running(simulate=True), Client() as client:
+        suite.wait_until_ready(client)
+        figures.append(Figure('warm start: up until the router routes', time.monotonic() - begin, 's'))
+        for prompt in QUESTIONS:
+            ask(client, prompt)  # loads the expert
+        firsts, rates = [], []
+        for _ in range(options.repeats):
+            for prompt in QUESTIONS:
+                first, answer = ask(client, prompt)
+                firsts.append(1000 * first)
+                if answer.completion_tokens > 5:
+                    rates.append(answer.tokens_per_second)
+        figures.append(figure('time to first token, four experts in turn', firsts, 'ms'))
+        figures.append(figure('tokens/s of one stream', rates, '1/s', least=10))
+        figures.append(figure('"look left 30 degrees" to the first goal on the bus',
+                              words_to_motion(client, options.repeats), 'ms', most=LIMIT_MOTION_MS))
+        detail['memory_mb'] = resident_mb()
+        figures += [Figure(f'memory: {name}', value, 'MB') for name, value in detail['memory_mb'].items()]
+        total = sum(detail['memory_mb'].values()) / 1000
+        figures.append(Figure('memory: all processes', total, 'GB', f'<= {LIMIT_MEMORY_GB:g}',
+                              total <= LIMIT_MEMORY_GB))
+    report('demo', figures, detail)
+
+
+if __name__ == '__main__':
+    main()
