@@ -41,7 +41,8 @@ def check_positions(joints: Mapping[str, Joint], names: Sequence[str], positions
             raise SafetyViolation(
                 f'{name} at {math.degrees(position):.1f} degrees is outside its range of '
                 f'{math.degrees(joint.minimum):.1f} to {math.degrees(joint.maximum):.1f} degrees; nothing was moved.')
-    return dict(zip(names, map(float, positions)))
+    return {name: min(joints[name].maximum, max(joints[name].minimum, float(position)))
+            for name, position in zip(names, positions)}
 
 
 def check_duration(duration: float) -> None:

@@ -54,6 +54,8 @@ class PointToPoint:
     def at(self, time: float) -> dict[str, float]:
         """Positions [rad] at a time since the begin [s]."""
         share = self._share(time)
+        if share == 1.0:
+            return dict(self.goal)  # to the bit
         return {name: begin + share * (self.goal[name] - begin) for name, begin in self._start.items()}
 
     def _share(self, time: float) -> float:
