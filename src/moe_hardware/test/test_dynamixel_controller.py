@@ -68,7 +68,7 @@ def test_the_first_goal_is_written_before_move_returns(make, bus):
 def test_the_servos_own_limits_count_too(make, bus):
     bus.servos[1].set(ct.MAX_POSITION_LIMIT, ct.ticks(0.5))
     controller = make()
-    with pytest.raises(SafetyViolation, match='outside its range of -85.9 to 28.7 degrees'):
+    with pytest.raises(SafetyViolation, match=r'outside its range of -85.9 to 28.7 degrees'):
         controller.move(['pan'], [0.6])
     assert controller.move(['pan'], [0.4]).wait(10.0)
 
