@@ -3,8 +3,10 @@
 import math
 
 import pytest
+from processes import wait_for
+from ros_graph import result_of
 from sensor_msgs.msg import JointState
-from servo_graph import Graph, start, stop, wait_for
+from servo_graph import ServoGraph, start, stop
 from std_srvs.srv import Trigger
 
 from moe_hardware.dynamixel import control_table as ct
@@ -17,9 +19,8 @@ SUCCEEDED, CANCELED, ABORTED = 4, 5, 6
 
 @pytest.fixture(scope='module')
 def graph():
-    graph = Graph()
-    yield graph
-    graph.close()
+    with ServoGraph() as graph:
+        yield graph
 
 
 @pytest.fixture(scope='module')
@@ -39,7 +40,7 @@ def motion(graph):
 @pytest.fixture
 def nodes(graph, bus, servos, motion):
     """Both nodes, the head in the middle, no e-stop."""
-    graph.call(Trigger, 'reset_estop')
+    graph.ask(Trigger, 'reset_estop')
     assert execute(graph, '{"action":"center"}')[0] == SUCCEEDED
 
 
@@ -80,9 +81,9 @@ def test_left_by_thirty_degrees(graph, nodes, bus):
 
 def test_a_sequence_goes_in_order_with_progress(graph, nodes, bus):
     feedback = []
-    handle = graph.send(ExecuteMotion, 'execute_motion', feedback.append,
+    handle = graph.begin(ExecuteMotion, 'execute_motion', feedback.append,
                         command='[{"joint":"pan","to":20},{"joint":"tilt","by":-15},{"joint":"pan","by":-40}]')
-    assert graph.result(handle)[0] == SUCCEEDED
+    assert graph.end(handle)[0] == SUCCEEDED
     wait_for(lambda: abs(angles(bus)['pan'] + 20.0) < 0.1 and abs(angles(bus)['tilt'] + 15.0) < 0.1)
     steps = [one.feedback.step for one in feedback]
     assert steps == sorted(steps) and set(steps) == {0, 1, 2}
@@ -123,15 +124,15 @@ def test_errors_are_named_and_nothing_moves(graph, nodes, bus):
 
 def slow(graph):
     """A motion that takes long, under way."""
-    return graph.send(ExecuteMotion, 'execute_motion', command='[{"joint":"pan","to":80},{"joint":"tilt","to":40}]',
+    return graph.begin(ExecuteMotion, 'execute_motion', command='[{"joint":"pan","to":80},{"joint":"tilt","to":40}]',
                       max_velocity=0.2)
 
 
 def test_cancel_stops_where_it_is(graph, nodes, bus):
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
-    graph.finish(handle.cancel_goal_async())
-    status, result = graph.result(handle)
+    result_of(handle.cancel_goal_async())
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (CANCELED, ErrorCode.CANCELLED)
     assert 1.0 < angles(bus)['pan'] < 40.0 and abs(angles(bus)['tilt']) < 0.1
 
@@ -140,13 +141,13 @@ def test_stop_ends_the_motion_of_another_goal_and_of_another_caller(graph, nodes
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
     assert execute(graph, '{"action":"stop"}')[0] == SUCCEEDED
-    status, result = graph.result(handle)
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.CANCELLED)
     assert 'stopped the motion' in result.error_msg
-    handle = graph.send(MoveJoints, 'move_joints', joint_names=['tilt'], positions=[1.0], duration=20.0)
+    handle = graph.begin(MoveJoints, 'move_joints', joint_names=['tilt'], positions=[1.0], duration=20.0)
     wait_for(lambda: angles(bus)['tilt'] > 1.0)
     assert execute(graph, '{"action":"stop"}')[0] == SUCCEEDED
-    assert graph.result(handle)[1].error_code == ErrorCode.CANCELLED
+    assert graph.end(handle)[1].error_code == ErrorCode.CANCELLED
     assert angles(bus)['pan'] < 40.0 and angles(bus)['tilt'] < 30.0
 
 
@@ -154,7 +155,7 @@ def test_a_newer_command_replaces_the_older_one(graph, nodes, bus):
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
     assert execute(graph, '{"joint":"pan","to":-10}')[0] == SUCCEEDED
-    status, result = graph.result(handle)
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.CANCELLED)
     assert 'replaced' in result.error_msg
     wait_for(lambda: abs(angles(bus)['pan'] + 10.0) < 0.1)
@@ -164,8 +165,8 @@ def test_a_newer_command_replaces_the_older_one(graph, nodes, bus):
 def test_the_estop_wins(graph, nodes, bus):
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
-    assert graph.call(Trigger, 'estop').success
-    status, result = graph.result(handle)
+    assert graph.ask(Trigger, 'estop').success
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.SAFETY_VIOLATION)
     assert 'e-stop' in result.error_msg
     status, result = execute(graph, '{"action":"center"}')
@@ -179,6 +180,6 @@ def test_a_servo_node_that_dies_under_way_is_named(graph, nodes, bus, servos):
     wait_for(lambda: angles(bus)['pan'] > 2.0)
     servos.kill()
     servos.wait()
-    status, result = graph.result(handle)
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.HARDWARE_ERROR)
     assert 'went away' in result.error_msg

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from processes import wait_for
+from ros_graph import result_of
 from sensor_msgs.msg import JointState
 from servo_graph import (
     ABORTED,
     CANCELED,
     SUCCEEDED,
-    Graph,
+    ServoGraph,
     diagnosis,
     goals,
     move,
@@ -19,7 +21,6 @@ from servo_graph import (
     start,
     states,
     stop,
-    wait_for,
 )
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -33,9 +34,8 @@ from moe_interfaces.srv import RebootServos, ScanServos, SetTorque
 
 @pytest.fixture(scope='module')
 def graph():
-    graph = Graph()
-    yield graph
-    graph.close()
+    with ServoGraph() as graph:
+        yield graph
 
 
 @pytest.fixture(scope='module')
@@ -57,8 +57,8 @@ def running(graph, port):
 def bus(graph, running):
     """The bus of a running node: no fault, no e-stop, torque on, the head in the middle."""
     running.servos[1].stalled = False
-    wait_for(lambda: graph.call(Trigger, 'reset_estop').success)
-    assert graph.call(SetTorque, 'set_torque', enable=True).error_code == 0
+    wait_for(lambda: graph.ask(Trigger, 'reset_estop').success)
+    assert graph.ask(SetTorque, 'set_torque', enable=True).error_code == 0
     assert move(graph, pan=0.0, tilt=0.0)[0] == SUCCEEDED
     return running
 
@@ -69,9 +69,9 @@ def test_joints_are_published_in_radians_and_move(graph, bus):
     assert message.header.stamp.sec > 0
     assert list(message.position) == pytest.approx([0.0, 0.0], abs=0.03)
     feedback = []
-    handle = graph.send(MoveJoints, 'move_joints', feedback.append, joint_names=['pan', 'tilt'], positions=[0.5, -0.3],
+    handle = graph.begin(MoveJoints, 'move_joints', feedback.append, joint_names=['pan', 'tilt'], positions=[0.5, -0.3],
                         duration=0.5)
-    status, result = graph.result(handle)
+    status, result = graph.end(handle)
     assert (status, result.error_code, result.error_msg) == (SUCCEEDED, 0, '')
     assert list(result.positions) == pytest.approx([0.5, -0.3], abs=0.03)
     assert bus.servos[1].position == pytest.approx(ct.ticks(0.5), abs=1)
@@ -126,10 +126,10 @@ def test_bad_trajectories_write_nothing_and_good_ones_are_followed(graph, bus):
 
 
 def test_cancel_stops_where_it_is(graph, bus):
-    handle = graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
+    handle = graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
     wait_for(lambda: bus.servos[1].position > 2060)
-    graph.finish(handle.cancel_goal_async())
-    status, result = graph.result(handle)
+    result_of(handle.cancel_goal_async())
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (CANCELED, ErrorCode.CANCELLED)
     still = bus.servos[1].position
     assert still < ct.ticks(0.6)
@@ -140,18 +140,18 @@ def test_cancel_stops_where_it_is(graph, bus):
 
 
 def test_a_newer_goal_replaces_the_older_one(graph, bus):
-    older = graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
+    older = graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
     assert move(graph, pan=-0.2)[0] == SUCCEEDED
-    status, result = graph.result(older)
+    status, result = graph.end(older)
     assert (status, result.error_code) == (ABORTED, ErrorCode.CANCELLED)
     assert 'newer command' in result.error_msg
 
 
 def test_the_estop_ends_motion_and_latches_until_reset(graph, bus):
-    handle = graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
+    handle = graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
     wait_for(lambda: bus.servos[1].position > 2060)
-    assert graph.call(Trigger, 'estop').success
-    status, result = graph.result(handle)
+    assert graph.ask(Trigger, 'estop').success
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.SAFETY_VIOLATION)
     assert bus.servos[1].torque and bus.servos[1].position < ct.ticks(0.6)
     state = states(graph, lambda message: message.estop)
@@ -161,21 +161,21 @@ def test_the_estop_ends_motion_and_latches_until_reset(graph, bus):
     assert (status, result.error_code) == (ABORTED, ErrorCode.SAFETY_VIOLATION)
     assert 'The e-stop is on (the estop service was called); call reset_estop' in result.error_msg
     assert len(goals(bus)) == count
-    assert graph.call(Trigger, 'reset_estop').success
+    assert graph.ask(Trigger, 'reset_estop').success
     states(graph, lambda message: not message.estop)
     assert move(graph, pan=0.0)[0] == SUCCEEDED
 
 
 def test_torque_off_refuses_goals_until_it_is_on(graph, bus):
-    assert graph.call(SetTorque, 'set_torque', joint_names=['tilt'], enable=False).error_code == 0
+    assert graph.ask(SetTorque, 'set_torque', joint_names=['tilt'], enable=False).error_code == 0
     assert not bus.servos[2].torque and bus.servos[1].torque
     status, result = move(graph, tilt=0.2)
     assert (status, result.error_code) == (ABORTED, ErrorCode.HARDWARE_ERROR)
     assert 'set_torque' in result.error_msg
     bus.servos[2].place(2300)  # turned by hand: switching on must not turn it back
-    assert graph.call(SetTorque, 'set_torque', joint_names=[], enable=True).error_code == 0
+    assert graph.ask(SetTorque, 'set_torque', joint_names=[], enable=True).error_code == 0
     assert bus.servos[2].position == pytest.approx(2300, abs=1)
-    assert graph.call(SetTorque, 'set_torque', joint_names=['x'], enable=True).error_code == ErrorCode.SAFETY_VIOLATION
+    assert graph.ask(SetTorque, 'set_torque', joint_names=['x'], enable=True).error_code == ErrorCode.SAFETY_VIOLATION
 
 
 def test_voltage_heat_and_hardware_errors(graph, bus):
@@ -184,23 +184,23 @@ def test_voltage_heat_and_hardware_errors(graph, bus):
     bus.servos[1].voltage = 5.5
     assert '5.5 V, less than 6.5 V' in diagnosis(graph, 'servos: pan', DiagnosticStatus.ERROR).message
     assert 'pan has 5.5 V' in states(graph, lambda message: message.estop).estop_reason
-    refused = graph.call(Trigger, 'reset_estop')
+    refused = graph.ask(Trigger, 'reset_estop')
     assert not refused.success and 'pan has 5.5 V' in refused.message
     bus.servos[1].voltage = 12.0
-    wait_for(lambda: graph.call(Trigger, 'reset_estop').success)
+    wait_for(lambda: graph.ask(Trigger, 'reset_estop').success)
     bus.servos[2].temperature = 71.0
     assert 'tilt is at 71 degrees' in states(graph, lambda message: message.estop).estop_reason
     wait_for(lambda: not bus.servos[2].torque)
     assert bus.servos[1].torque
     bus.servos[2].temperature = 30.0
-    wait_for(lambda: graph.call(Trigger, 'reset_estop').success)
+    wait_for(lambda: graph.ask(Trigger, 'reset_estop').success)
     wait_for(lambda: bus.servos[2].torque)
     with bus.lock:
         bus.servos[1].raise_hardware_error(1 << 5)
     assert 'pan reports overload' in states(graph, lambda message: message.estop).estop_reason
-    assert not graph.call(Trigger, 'reset_estop').success
-    assert graph.call(RebootServos, 'reboot', joint_names=['pan']).error_code == 0
-    wait_for(lambda: graph.call(Trigger, 'reset_estop').success)
+    assert not graph.ask(Trigger, 'reset_estop').success
+    assert graph.ask(RebootServos, 'reboot', joint_names=['pan']).error_code == 0
+    wait_for(lambda: graph.ask(Trigger, 'reset_estop').success)
     assert move(graph, pan=0.1)[0] == SUCCEEDED
 
 
@@ -212,7 +212,7 @@ def test_a_blocked_servo_ends_the_goal(graph, bus):
 
 
 def test_scan_finds_servos_at_other_rates_and_the_bus_goes_on(graph, bus):
-    response = graph.call(ScanServos, 'scan_servos', timeout=20.0, baud_rates=[57600, 1000000])
+    response = graph.ask(ScanServos, 'scan_servos', baud_rates=[57600, 1000000])
     assert [(one.id, one.model_number, one.baud_rate, one.voltage) for one in response.servos] == [
         (1, 1060, 57600, 12.0), (2, 1060, 57600, 12.0)]
     assert move(graph, pan=0.1)[0] == SUCCEEDED

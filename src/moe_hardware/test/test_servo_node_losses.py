@@ -7,8 +7,9 @@ import sys
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
+from processes import wait_for
 from sensor_msgs.msg import JointState
-from servo_graph import ABORTED, SUCCEEDED, Graph, diagnosis, goals, move, ready, start, states, stop, wait_for
+from servo_graph import ABORTED, SUCCEEDED, ServoGraph, diagnosis, goals, move, ready, start, states, stop
 from std_srvs.srv import Trigger
 
 from moe_hardware.dynamixel import control_table as ct
@@ -20,9 +21,8 @@ from moe_interfaces.srv import RebootServos
 
 @pytest.fixture(scope='module')
 def graph():
-    graph = Graph()
-    yield graph
-    graph.close()
+    with ServoGraph() as graph:
+        yield graph
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_a_signal_switches_the_torque_off(graph, tmp_path, number):
     process = start('servo_node', port_name=link)
     try:
         ready(graph)
-        graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
+        graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
         process.send_signal(number)
         assert process.wait(10) == 0
         last = {}
@@ -84,7 +84,7 @@ def test_a_signal_switches_the_torque_off(graph, tmp_path, number):
 
 
 def test_after_sigkill_the_watchdog_stops_motion_and_a_restart_clears_it(graph, node, bus, port):
-    graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.5], duration=10.0)
+    graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.5], duration=10.0)
     wait_for(lambda: bus.servos[1].position > 2060)
     node.kill()
     node.wait()
@@ -116,7 +116,7 @@ def test_an_absent_port_is_named_and_taken_when_it_appears(graph, port):
         assert (status, result.error_code) == (ABORTED, ErrorCode.HARDWARE_ERROR)
         assert 'does not exist' in result.error_msg
         assert move(graph, pan=9.0)[1].error_code == ErrorCode.SAFETY_VIOLATION
-        assert not graph.call(Trigger, 'reset_estop').success
+        assert not graph.ask(Trigger, 'reset_estop').success
         with SimulatedBus((1, 2), port):
             ready(graph)
             assert move(graph, pan=0.1)[0] == SUCCEEDED
@@ -127,17 +127,17 @@ def test_an_absent_port_is_named_and_taken_when_it_appears(graph, port):
 
 
 def test_unplugged_it_trips_the_estop_and_comes_back_on_another_pty(graph, node, bus):
-    handle = graph.send(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
+    handle = graph.begin(MoveJoints, 'move_joints', joint_names=['pan'], positions=[1.2], duration=10.0)
     wait_for(lambda: bus.servos[1].position > 2060)
     bus.unplug()
-    status, result = graph.result(handle)
+    status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.HARDWARE_ERROR)
     state = states(graph, lambda message: message.estop and not any(one.online for one in message.servos))
     assert 'was lost' in state.estop_reason
     bus.plug()
     states(graph, lambda message: all(one.online for one in message.servos))
     assert move(graph, pan=0.0)[1].error_code == ErrorCode.SAFETY_VIOLATION
-    assert graph.call(Trigger, 'reset_estop').success
+    assert graph.ask(Trigger, 'reset_estop').success
     assert move(graph, pan=0.0)[0] == SUCCEEDED
 
 
@@ -153,7 +153,7 @@ def test_one_dead_servo_leaves_the_others_and_recovers_after_its_reboot(graph, n
         bus.servos[1].muted = False
     ready(graph)
     assert move(graph, pan=0.2)[0] == SUCCEEDED
-    assert graph.call(RebootServos, 'reboot', joint_names=['pan']).error_code == 0
+    assert graph.ask(RebootServos, 'reboot', joint_names=['pan']).error_code == 0
     ready(graph)
     assert bus.servos[1].torque
 

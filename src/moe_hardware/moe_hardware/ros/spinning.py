@@ -23,7 +23,11 @@ def spin(make: Callable[[], Node], threads: int) -> None:
             node = make()
             executor.add_node(node)
             while rclpy.ok():
-                executor.spin_once(timeout_sec=0.5)
+                try:
+                    executor.spin_once(timeout_sec=0.5)
+                except Exception:
+                    if rclpy.ok():  # a signal between ok() and the wait ends the context under the executor's hands
+                        raise
         except ValueError as error:
             if node is None:
                 raise SystemExit(str(error)) from error
