@@ -19,7 +19,7 @@ from moe_hardware.device_thread import DeviceThread
 from moe_hardware.errors import InvalidCommand, MotionError
 from moe_hardware.ros import image_conversion
 from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
-from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown
+from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown, warner
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.srv import SetCapture
 
@@ -70,7 +70,8 @@ class CameraNode(Node):  # type: ignore[misc]
         self._load_calibration(url)
         self._capture = Capture(Settings(self._video_device, wanted, timeout, loop),
                                 lambda: int(self.get_clock().now().nanoseconds), self._image_wanted, self._publish)
-        self._thread = DeviceThread(self._capture, 'camera', reconnect, self._inform, self.get_logger().warning)
+        self._thread = DeviceThread(self._capture, 'camera', reconnect, self._inform,
+                                    warner(self))
         Diagnostics(self, self._video_device).add('device', self._diagnose)
         self.create_service(SetCameraInfo, 'set_camera_info', self._set_camera_info)
         self.create_service(SetCapture, 'set_capture', self._set_capture)
@@ -105,7 +106,9 @@ class CameraNode(Node):  # type: ignore[misc]
         self.get_logger().info(f'{self._video_device} sends{size}.')
 
     def _image_wanted(self) -> bool:
-        return bool(self._image.get_subscription_count() or self._compressed.get_subscription_count())
+        with until_shutdown(self):
+            return bool(self._image.get_subscription_count() or self._compressed.get_subscription_count())
+        return False
 
     def _publish(self, image: Any, actual: Format, stamp_ns: int) -> None:
         """Publish a frame where somebody listens; called in the device's thread."""

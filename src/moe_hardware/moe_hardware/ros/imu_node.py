@@ -25,7 +25,7 @@ from moe_hardware.imu.complementary_filter import ComplementaryFilter
 from moe_hardware.imu.reading import Reading
 from moe_hardware.imu.stream import TEMPERATURE_PERIOD_S, ImuStream
 from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
-from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown
+from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown, warner
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import CalibrateImu
 
@@ -84,7 +84,7 @@ class ImuNode(Node):  # type: ignore[misc]
             self.get_logger().warning(self._calibration_fault)
         self._thread = DeviceThread(
             self._stream, 'imu', LONGEST_RECONNECT_DELAY_S,
-            lambda: self.get_logger().info(f'The IMU on {self._port_name} measures.'), self.get_logger().warning)
+            lambda: self.get_logger().info(f'The IMU on {self._port_name} measures.'), warner(self))
         Diagnostics(self, self._port_name).add('device', self._diagnose)
         self._server = ActionServer(self, CalibrateImu, 'calibrate_imu', self._execute,
                                     callback_group=ReentrantCallbackGroup(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from builtin_interfaces.msg import Time
@@ -25,6 +25,14 @@ def stamp(nanoseconds: int) -> Time:
     """Return a time as a message [ns since the epoch of the node's clock]."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
     return Time(sec=seconds, nanosec=rest)
+
+
+def warner(node: Node) -> Callable[[str], None]:
+    """Return what logs a device's faults as warnings, but not those that the end of the suite itself brings."""
+    def warn(sentence: str) -> None:
+        if node.context.ok():
+            node.get_logger().warning(sentence)
+    return warn
 
 
 @contextlib.contextmanager
