@@ -35,6 +35,28 @@ def test_it_makes_the_link_answers_and_leaves_cleanly(tmp_path, number):
     assert 0 <= time.monotonic() - entry['monotonic'] < 60
 
 
+def test_a_signal_waits_for_the_driver_to_take_the_torque_off(tmp_path):
+    link, journal = tmp_path / 'servos', tmp_path / 'journal.jsonl'
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'moe_hardware.simulation.sim_servos', '--ids', '1', '--link', str(link),
+         '--journal', str(journal)], stdout=subprocess.PIPE, text=True)
+    try:
+        process.stdout.readline()
+        bus = Bus(str(link), 57600)
+        bus.open()
+        bus.write(1, ct.TORQUE_ENABLE, 1)
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        bus.write(1, ct.TORQUE_ENABLE, 0)
+        bus.close()
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.communicate()
+    assert [json.loads(line)['value'] for line in journal.read_text().splitlines()] == [1, 0]
+
+
 def test_a_rate_no_servo_has_is_refused(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'moe_hardware.simulation.sim_servos', '--link', str(tmp_path / 'x'),
                            '--baud-rate', '12345'], capture_output=True, text=True, timeout=20)

@@ -84,6 +84,15 @@ class PseudoTerminal:
                 os.close(end)
 
 
+def driven(path: Path) -> bool:
+    """Whether another process has the slave at this path open."""
+    for descriptor in Path('/proc').glob('[0-9]*/fd/*'):
+        with contextlib.suppress(OSError):  # processes and their files come and go
+            if os.readlink(descriptor) == str(path) and descriptor.parts[2] != str(os.getpid()):
+                return True
+    return False
+
+
 @contextlib.contextmanager
 def until_signalled() -> Iterator[None]:
     """Run the body until it ends or SIGINT, SIGTERM or SIGHUP comes; a signal leaves it quietly."""

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import threading
+import time
 from pathlib import Path
 
 from moe_hardware.simulation.journal import Journal
-from moe_hardware.simulation.pseudo_terminal import until_signalled
+from moe_hardware.simulation.pseudo_terminal import driven, until_signalled
 from moe_hardware.simulation.servo_bus import SimulatedBus
+
+LINGER_S = 4.0  # a launch signals everything at once, and a driver must still be able to take the torque off
+
+
+def linger(path: Path) -> None:
+    """Wait until no driver has the line open, at most LINGER_S."""
+    give_up = time.monotonic() + LINGER_S
+    while driven(path) and time.monotonic() < give_up:
+        time.sleep(0.05)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
             return 1
         with bus:
             print(f'{len(bus.servos)} servos on {options.link} ({bus.path}) at {options.baud_rate} baud', flush=True)
-            threading.Event().wait()
+            with contextlib.suppress(KeyboardInterrupt):
+                threading.Event().wait()
+            linger(bus.path)
     return 0
 
 
