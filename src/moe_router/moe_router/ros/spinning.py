@@ -1,4 +1,4 @@
-"""How the router node runs: until Ctrl-C or SIGTERM, with exit code 0."""
+"""How the nodes of this package run: until Ctrl-C or SIGTERM, with exit code 0."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from rclpy.node import Node
 
 
 def spin(make: Callable[[], Node], threads: int) -> None:
-    """Make a node and spin it until shutdown; its close() runs in every case."""
+    """Make a node and spin it until shutdown; its close() runs in every case.
+
+    Raises SystemExit with the sentence when make() raises ValueError: a setting is wrong.
+    """
     rclpy.init()
     node: Node | None = None
     executor = MultiThreadedExecutor(num_threads=threads)
@@ -20,7 +23,15 @@ def spin(make: Callable[[], Node], threads: int) -> None:
             node = make()
             executor.add_node(node)
             while rclpy.ok():
-                executor.spin_once(timeout_sec=0.5)
+                try:
+                    executor.spin_once(timeout_sec=0.5)
+                except Exception:
+                    if rclpy.ok():  # a signal between ok() and the wait ends the context under the executor's hands
+                        raise
+        except ValueError as error:
+            if node is None:
+                raise SystemExit(str(error)) from error
+            raise
         finally:
             if node is not None:
                 node.close()  # type: ignore[attr-defined]
