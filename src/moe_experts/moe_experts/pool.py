@@ -14,6 +14,8 @@ from pathlib import Path
 from moe_experts.engines.engine import EngineError, EngineSettings, Request, Result
 from moe_experts.worker.client import Listener, Worker
 
+FOREVER = math.inf
+
 
 @dataclass(eq=False)
 class Loaded:
@@ -152,24 +154,39 @@ class Pool:
             loaded.running -= 1
 
     def keep(self, loaded: Loaded, seconds: float) -> None:
-        """Unload it so long after now, once idle; infinite = never evict it."""
-        loaded.pinned = loaded.pinned or math.isinf(seconds)
+        """Unload it so long after now, once idle; FOREVER = never evict it."""
+        loaded.pinned = loaded.pinned or seconds == FOREVER
         loaded.expires = time.monotonic() + seconds
+        if seconds == 0.0:
+            self.expire()
 
-    def scale(self, expert: str, scale: float) -> None:
-        """Apply a loaded expert's adapter with another scale until it is unloaded; raises EngineError (1001, 3004)."""
-        with self._lock:
-            found = [one for one in self._loaded.values() if one.expert == expert and one.adapter]
-        if not found:
-            raise EngineError(f'Expert {expert} has no adapter loaded; load it first.', 1001)
-        for one in found:
-            one.worker.scale_adapter(one.adapter, scale)
-            one.scale = scale
+    def scale(self, scales: dict[str, float]) -> None:
+        """Apply loaded experts' adapters with other scales until they are unloaded; all or, with an error, none.
+
+        Raises EngineError (1001, 3004).
+        """
+        adapters = [one for one in self.loaded() if one.adapter]
+        for expert, scale in scales.items():
+            if not math.isfinite(scale):
+                raise EngineError(f'The scale of {expert} is {scale}; it must be a finite number.')
+            if expert not in {one.expert for one in adapters}:
+                raise EngineError(f'Expert {expert} has no adapter loaded; load it first.', 1001)
+        for one in adapters:
+            if one.expert in scales:
+                one.worker.scale_adapter(one.adapter, scales[one.expert])
+                one.scale = scales[one.expert]
 
     def unload(self, expert: str, *, keep_version: int = 0, force: bool = False) -> int:
-        """Unload an expert's versions (but `keep_version`) that are idle or, by force, all; returns the bytes freed."""
-        return self._remove(lambda one: one.expert == expert and one.version != keep_version
-                            and (force or not one.running))
+        """Unload an expert's versions but `keep_version`; returns the bytes freed.
+
+        What is busy goes when it is idle or, by force, now: its requests end with an error.
+        """
+        def matches(one: Loaded) -> bool:
+            return one.expert == expert and one.version != keep_version
+        with self._lock:
+            for one in filter(matches, self._loaded.values()):
+                one.expires = 0.0
+        return self._remove(lambda one: matches(one) and (force or not one.running))
 
     def expire(self) -> int:
         """Unload what is idle and past its time; returns the bytes freed."""

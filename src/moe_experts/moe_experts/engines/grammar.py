@@ -47,11 +47,17 @@ class GrammarCompiler:
             else:
                 source = llguidance.LLMatcher.grammar_from_lark(grammar)
         except (ValueError, RuntimeError) as error:
-            raise EngineError(f'The answer\'s schema or grammar cannot be used: {error}') from None
+            raise _refusal(str(error)) from None
         matcher = llguidance.LLMatcher(self._tokenizer, source)
         if matcher.is_error():
-            raise EngineError(f'The answer\'s schema or grammar cannot be used: {matcher.get_error()}')
+            raise _refusal(matcher.get_error())
         return matcher
+
+
+def _refusal(cause: str) -> EngineError:
+    """The library's first line says what; the others repeat the grammar."""
+    line = next(iter(cause.strip().splitlines()), 'no reason given').rstrip('.:')
+    return EngineError(f'The answer\'s schema or grammar cannot be used: {line}.')
 
 
 class Matcher:

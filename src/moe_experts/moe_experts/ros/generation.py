@@ -9,8 +9,10 @@ from typing import Any
 from rclpy.time import Time
 
 from moe_experts.engines.engine import EngineError, Request, Result, Sampling
+from moe_experts.pool import FOREVER
 from moe_interfaces.msg import ChatMessage, Choice, Expert, SamplingConfig
 
+MOST_ANSWERS = 8
 _SAMPLING = ('temp', 'top_k', 'top_p', 'min_p', 'typical_p', 'penalty_repeat')
 
 
@@ -35,6 +37,34 @@ def sampling(own: SamplingConfig, asked: SamplingConfig) -> Sampling:
     return Sampling(**values)
 
 
+def keep_alive(goal: Any) -> float | None:
+    """How long [s] the expert stays loaded after the answer; None = as the node decides. Raises EngineError."""
+    if goal.keep_alive == -2.0:
+        return None
+    if goal.keep_alive == -1.0:
+        return FOREVER
+    if not goal.keep_alive >= 0.0:
+        raise EngineError(f'keep_alive is {goal.keep_alive}; it must be -2, -1 or seconds.')
+    return float(goal.keep_alive)
+
+
+def check(goal: Any) -> None:
+    """Raise EngineError (3004) for a goal of either action that can never succeed as it is."""
+    if not goal.expert:
+        raise EngineError('The goal names no expert; ask the router, or fill expert.')
+    if goal.experts:
+        raise EngineError('The expert node serves no mixture of experts; name one in expert.')
+    if goal.truncate not in ('', 'left', 'middle'):
+        raise EngineError(f'truncate is "{goal.truncate}"; it must be "", "left" or "middle".')
+    if goal.sampling_config.mirostat:
+        raise EngineError('Mirostat is not offered; use temp, top_p and min_p.')
+    if goal.max_tokens < 0:
+        raise EngineError(f'max_tokens is {goal.max_tokens}; it must not be negative.')
+    if hasattr(goal, 'messages') and not 1 <= goal.n <= MOST_ANSWERS:
+        raise EngineError(f'n is {goal.n}; it must be 1..{MOST_ANSWERS}.')
+    keep_alive(goal)
+
+
 def request(goal: Any, expert: Expert, adapter: str, now: Time, seed_offset: int = 0) -> Request:
     """A goal of either action as a request. Raises EngineError (3001, 3004)."""
     if hasattr(goal, 'messages'):
@@ -51,8 +81,6 @@ def request(goal: Any, expert: Expert, adapter: str, now: Time, seed_offset: int
         messages.insert(0, ('system', system))
     asked = goal.sampling_config
     schema = asked.json_schema or ('' if asked.regex or asked.grammar else expert.output_schema)
-    if goal.max_tokens < 0:
-        raise EngineError(f'max_tokens is {goal.max_tokens}; it must not be negative.')
     deadline = Time.from_msg(goal.deadline)
     left = (deadline.nanoseconds - now.nanoseconds) / 1e9 if deadline.nanoseconds else 0.0
     if deadline.nanoseconds and left <= 0.0:

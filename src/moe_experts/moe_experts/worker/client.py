@@ -46,7 +46,7 @@ class Worker:
     Attributes:
         failed: it could not be started again; whatever is asked of it raises EngineError.
         running, waiting: requests in the batch, and behind it.
-        restarts: since the start.
+        restarts, pieces: since the start; pieces of text that were streamed.
     """
 
     def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None]) -> None:
@@ -57,7 +57,7 @@ class Worker:
         self._adapters: dict[str, tuple[Path, float]] = {}
         self._call = 0
         self._closed = False
-        self.restarts = self.running = self.waiting = 0
+        self.restarts = self.running = self.waiting = self.pieces = 0
         self.failed = False
         self._process: subprocess.Popen[str]
         started: Future[None] = Future()
@@ -71,8 +71,10 @@ class Worker:
         return self._process.pid
 
     def _start(self) -> subprocess.Popen[str]:
-        # threads as the node gave them, and no look at a network for what the folder of a model lacks
-        environment = dict(os.environ, OMP_NUM_THREADS=str(self._settings.threads), MKL_NUM_THREADS='1',
+        # Threads that spin for each other take turns with whatever else wants a core, and a step of 40 ms then takes
+        # seconds; those that sleep do not.
+        environment = dict({'OMP_WAIT_POLICY': 'passive'}, **os.environ)
+        environment.update(OMP_NUM_THREADS=str(self._settings.threads), MKL_NUM_THREADS='1',
                            HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
         process = subprocess.Popen(
             [sys.executable, '-m', 'moe_experts.worker', str(self._base), json.dumps(asdict(self._settings))],
@@ -131,6 +133,7 @@ class Worker:
             entry = self._open.get(item.id) if isinstance(item, Piece) else self._open.pop(item.id, None)
             if entry is not None and isinstance(item, Piece):
                 entry.text += item.text
+                self.pieces += 1
         if entry is not None:
             entry.listener(item)
 
@@ -197,6 +200,8 @@ class Worker:
             raise EngineError(f'The worker did not answer {verb} within {CALL_TIMEOUT_S:.0f} s.', 3001) from None
 
     def _check(self) -> None:
+        if self._closed:
+            raise EngineError('The expert node is stopping.', 1001)
         if self.failed:
             raise EngineError(f'The worker of {self._base.name} cannot be started; its log says why.', 1001)
 
@@ -242,7 +247,7 @@ class Worker:
         return pages * os.sysconf('SC_PAGE_SIZE')
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; what is open ends with an error."""
         self._closed = True
         assert self._process.stdin is not None
         try:
@@ -251,3 +256,10 @@ class Worker:
         except (OSError, subprocess.TimeoutExpired):
             self._process.kill()
             self._process.wait()
+        with self._lock:
+            entries, self._open = list(self._open.values()), {}
+            calls, self._calls = list(self._calls.values()), {}
+        for future in calls:
+            future.set_exception(EngineError('The worker was ended.', 3000))
+        for entry in entries:
+            entry.listener(self._failure(entry, 3000, 'The expert node was stopped while it answered.'))
