@@ -71,23 +71,23 @@ def test_calibrates_and_remembers(tmp_path, graph):
     feedback, data = [], graph.listen(Imu, 'imu/data')
     arguments = ('--still', '--warmup-s', '0', '--seed', '5')
     with sim_imu(tmp_path / 'imu', *arguments), imu_node(tmp_path, warmup_s=0.5) as process:
-        status, result = calibrate(graph, 200, feedback=feedback)
+        status, result = calibrate(graph, 100, feedback=feedback)
         assert (status, result.error_code, result.error_msg) == (GoalStatus.STATUS_SUCCEEDED, ErrorCode.NONE, '')
         assert 9.0 < result.accel_norm < 10.6 and result.temperature == 38.0
         assert result.path == str(tmp_path / 'calibration.yaml')
         phases = [message.phase for message in feedback]
         assert phases[-1] == 'save' and 'collect' in phases
-        assert mean_yaw_rate(data) < 0.001
+        assert mean_yaw_rate(data) < 0.002
         assert process.end(signal.SIGINT) == 0
     saved = yaml.safe_load((tmp_path / 'calibration.yaml').read_text())
     assert saved['gyro_bias'] == pytest.approx(list(result.gyro_bias)) and saved['warm'] is True
     with sim_imu(tmp_path / 'imu', *arguments), imu_node(tmp_path):
         data.next(1)
-        assert mean_yaw_rate(data) < 0.001, 'kept over a restart'
+        assert mean_yaw_rate(data) < 0.002, 'kept over a restart'
 
 
 def mean_yaw_rate(listener):
-    return abs(sum(message.angular_velocity.z for message in listener.next(100)) / 100)
+    return abs(sum(message.angular_velocity.z for message in listener.next(50)) / 50)
 
 
 def test_calibration_refuses_motion_few_samples_a_second_goal_and_can_be_cancelled(tmp_path, graph):
