@@ -91,7 +91,6 @@ class Setup:
         environment.update(MOE_HOME=str(self.home), MOE_ROOT=str(self.root))
         environment.setdefault('ROS_LOG_DIR', str(self.home / 'logs' / 'ros'))
         environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-        environment.setdefault('FASTDDS_BUILTIN_TRANSPORTS', 'LARGE_DATA')
         return environment
 
     @property

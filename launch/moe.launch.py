@@ -29,7 +29,7 @@ def _processes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         actions.append(Node(
             package=process.package, executable=process.executable, name=process.name,
             namespace=value('namespace'), parameters=[*files, *([process.parameters] if process.parameters else [])],
-            ros_arguments=['--log-level', value('log_level')], **respawn))
+            ros_arguments=['--log-level', value('log_level')], additional_env=process.environment, **respawn))
     return actions
 
 

@@ -26,6 +26,7 @@ class Process:
     node: bool = True
     parameters: dict[str, str] = field(default_factory=dict)
     arguments: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
     simulated_device: Path | None = None
 
 
@@ -68,8 +69,10 @@ def process_table(simulate: bool) -> list[Process]:
         Process('motion', 'moe_hardware', 'motion_node', stop_stage=0),
         Process('imu', 'moe_hardware', 'imu_node', stop_stage=1,
                 parameters={'port_name': str(imu_port)} if simulate else {}),
+        # images are larger than Fast DDS's shared memory by default, and half of them would be lost
         Process('camera', 'moe_hardware', 'camera_node', stop_stage=1,
-                parameters={'video_device': 'synthetic'} if simulate else {}),
+                parameters={'video_device': 'synthetic'} if simulate else {},
+                environment={'FASTDDS_DEFAULT_PROFILES_FILE': str(share() / 'config' / 'fastdds_images.xml')}),
     ]
 
 

@@ -95,7 +95,7 @@ class Supervisor:
     def _start(self, child: Child) -> None:
         log = (self._home / 'logs' / f'{child.process.name}.log').open('a', encoding='utf-8')
         # rcl keeps logs of its own; below MOE_HOME they are found, and nothing else of the user's is touched
-        environment = dict(os.environ, ROS_LOG_DIR=str(self._home / 'logs' / 'ros'))
+        environment = {**os.environ, 'ROS_LOG_DIR': str(self._home / 'logs' / 'ros'), **child.process.environment}
         try:
             child.popen = subprocess.Popen(
                 command(child.process, self._log_level), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
