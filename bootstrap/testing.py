@@ -13,8 +13,8 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def own_domain() -> Iterator[int]:
-    """Reserve a ROS_DOMAIN_ID that no other test run of this machine uses."""
-    for number in range(1, 100):
+    """Reserve a ROS_DOMAIN_ID, and the one 50 above for a second suite, that no other test run of this machine uses."""
+    for number in range(1, 50):
         with open(f'/tmp/moe-test-domain-{number}.lock', 'w') as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

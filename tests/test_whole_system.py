@@ -6,59 +6,16 @@ import json
 import math
 import os
 import signal
-import time
-from pathlib import Path
 
-import psutil
 import pytest
+import yaml
+from conftest import wait_for
+from rcl_interfaces.srv import ListParameters
 
+from moe_bringup.process_table import process_table, share
 from moe_client import Client, suite
 from moe_client.errors import ExpertNotFound, InvalidRequest, MoeError
 from moe_client.types import Chunk, Generation
-
-ROOT = Path(__file__).parents[1]
-MISSING = [str(path.relative_to(ROOT)) for path in (
-    *(ROOT / 'data' / 'adapters' / f'{name}.gguf' for name in ('python', 'linux', 'robotics', 'motion')),
-    *(ROOT / 'src' / 'moe_hardware' / 'moe_hardware' / 'ros' / f'{name}_node.py'
-      for name in ('camera', 'imu', 'servo', 'motion'))) if not path.is_file()]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f'the suite is not whole without {", ".join(MISSING)}')
-
-
-def wait_for(condition, timeout=30.0):
-    give_up = time.monotonic() + timeout
-    while time.monotonic() < give_up:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError('condition not met in time')
-
-
-@pytest.fixture(scope='module')
-def home(tmp_path_factory):
-    """A MOE_HOME of this test's own; the prepared models are shared, everything else is new."""
-    prepared = suite.home() / 'models'
-    folder = tmp_path_factory.mktemp('moe')
-    (folder / 'models').mkdir()
-    for path in prepared.iterdir():
-        (folder / 'models' / path.name).symlink_to(path)
-    before = os.environ.get('MOE_HOME')
-    os.environ['MOE_HOME'] = str(folder)
-    yield folder
-    if before is None:
-        del os.environ['MOE_HOME']
-    else:
-        os.environ['MOE_HOME'] = before
-
-
-@pytest.fixture(scope='module')
-def client(home):
-    with suite.running(simulate=True), Client() as client:
-        suite.wait_until_ready(client, timeout_s=180.0)
-        client.robot.execute('{"action":"center"}')
-        yield client
-        pids = [pid for process in suite.processes() for pid in process.family()]
-    left = [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE]
-    assert not left, f'still running after the stop: {left}'
 
 
 @pytest.mark.parametrize(('prompt', 'expert'), [
@@ -140,14 +97,29 @@ def test_registry_survives_with_its_experts(client):
     assert {'general', 'python', 'linux', 'robotics', 'motion'} <= {row.name for row in client.experts.list()}
 
 
-def test_servo_journal_ends_with_torque_off_after_the_stop(tmp_path, monkeypatch, home):
-    """A second suite, stopped by SIGTERM, leaves its servos without torque."""
+def test_two_suites_do_not_meet_and_a_stop_takes_the_torque_off(client, home, tmp_path, monkeypatch):
+    """A second suite beside the first one: its own experts, its own servos, its own end."""
     monkeypatch.setenv('MOE_HOME', str(tmp_path))
-    monkeypatch.setenv('ROS_DOMAIN_ID', str(1 + (int(os.environ['ROS_DOMAIN_ID']) % 100)))
-    (tmp_path / 'models').symlink_to(home / 'models')
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(50 + int(os.environ['ROS_DOMAIN_ID'])))
+    (tmp_path / 'models').symlink_to((home / 'models').resolve())
+    before = client.robot.joints()['pan']
     with suite.running(simulate=True), Client() as other:
         suite.wait_until_ready(other, timeout_s=180.0)
-        wait_for(lambda: other.robot.joints())
-    text = Path(tmp_path / 'run' / 'servos.journal.jsonl').read_text()
-    assert text.strip(), 'the simulator kept no journal'
+        other.experts.create('second', 'second')
+        other.robot.execute('{"joint":"pan","to":-40}')
+    assert client.robot.joints()['pan'] == pytest.approx(before, abs=0.02)
+    with pytest.raises(ExpertNotFound):
+        client.experts.get('second')
+    journal = (tmp_path / 'run' / 'servos.journal.jsonl').read_text().splitlines()
+    torque = {row['id']: row['value'] for row in map(json.loads, journal) if row['register'] == 'torque_enable'}
+    assert torque == {1: 0, 2: 0}
     assert not (tmp_path / 'run' / 'servos').exists()
+
+
+@pytest.mark.parametrize('name', [process.name for process in process_table(True) if process.node])
+def test_config_files_set_only_declared_parameters(client, name):
+    content = yaml.safe_load((share() / 'config' / f'{name}.yaml').read_text())
+    wanted = {key for parameters in content.values() for key in parameters['ros__parameters']}
+    declared = client.graph.call(ListParameters, f'{name}/list_parameters', ListParameters.Request())
+    assert wanted <= set(declared.result.names)
+    assert len(declared.result.names) > 1
