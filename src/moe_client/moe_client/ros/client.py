@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from types import TracebackType
 
 from sensor_msgs.msg import Image, Imu, JointState
@@ -72,12 +73,19 @@ class Inference:
             request_id=uuid.uuid4().hex[:16],
             sampling_config=SamplingConfig(temp=float(temperature), top_p=float(top_p), top_k=top_k, seed=seed,
                                            json_schema=json_schema))
+        streamed, last = '', Chunk('', '', 0, 0.0, False)
         for kind, message in self._graph.stream(GenerateResponse, 'generate_response', goal, timeout):
             if kind == 'feedback':
-                yield conversions.chunk(message)
-            else:
-                raise_for(message.error_code, message.error_msg, message.retry_after)
-                yield conversions.generation(message)
+                last = conversions.chunk(message)
+                streamed += last.text
+                yield last
+                continue
+            raise_for(message.error_code, message.error_msg, message.retry_after)
+            answer = conversions.generation(message)
+            # the result comes on another channel and may overtake the end of the stream
+            if rest := answer.text.removeprefix(streamed):
+                yield replace(last, text=rest, expert=answer.expert, expert_version=answer.expert_version)
+            yield answer
 
     def generate(self, prompt: str, **options: object) -> Generation:
         """Ask and wait for the whole answer; options as generate_stream."""

@@ -19,6 +19,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
+FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 
 
 class Graph:
@@ -75,7 +76,8 @@ class Graph:
         """
         client = self._clients.get(name)
         if client is None:
-            client = self._clients[name] = ActionClient(self.node, interface, name)
+            client = self._clients[name] = ActionClient(
+                self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS)
         if not self._wait(client.server_is_ready, time.monotonic() + ready_timeout_s):
             raise Unavailable(f'Nobody serves the action {name}; start the suite with `moe up` and look at '
                               '`moe status`.')

@@ -31,6 +31,7 @@ from moe_router.ros.forwarding import ServerAway, forward
 from moe_router.ros.spinning import spin
 
 SERVICE_QOS = QoSProfile(depth=100)
+FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
 EXPERT_NOT_FOUND, EXPERT_NOT_READY, INFERENCE_FAILED, INVALID_REQUEST, HARDWARE_ERROR = 1000, 1001, 3000, 3004, 4000
@@ -78,13 +79,15 @@ class RouterNode(Node):  # type: ignore[misc]
         self.create_subscription(RegistryEvent, 'registry/events', lambda _event: self._changed.set(), EVENTS_QOS,
                                  callback_group=events)
         interfaces = {'generate_response': GenerateResponse, 'generate_chat_completions': GenerateChatCompletions}
-        self._to_experts = {interface: ActionClient(self, interface, f'experts/{name}', callback_group=answers)
+        self._to_experts = {interface: ActionClient(self, interface, f'experts/{name}', callback_group=answers,
+                                                    feedback_sub_qos_profile=FEEDBACK_QOS)
                             for name, interface in interfaces.items()}
         self._to_motion = ActionClient(self, ExecuteMotion, 'execute_motion', callback_group=answers)
         self._servers = [
             ActionServer(self, interface, name, self._execute, callback_group=goals,
                          cancel_callback=lambda _goal: CancelResponse.ACCEPT,
-                         goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
+                         goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS,
+                         feedback_pub_qos_profile=FEEDBACK_QOS)
             for name, interface in interfaces.items()]
         for name, interface, handle in (
                 ('route_prompt', RoutePrompt, self._route_prompt), ('infer', Infer, self._infer),
