@@ -50,7 +50,7 @@ class Setup:
 
     def run(self, testing: bool) -> None:
         """Do every step whose inputs changed; raises SetupError."""
-        todo = [step for step in self._steps(testing) if self._stamp(step) != self._digest(step)]
+        todo = self.todo(testing)
         if not todo:
             return
         check_machine(self.root)
@@ -68,6 +68,10 @@ class Setup:
             self._record(step.name, self._progress.done())
         shutil.rmtree(self._scratch, ignore_errors=True)
         print(f'Set-up took {time.monotonic() - begin:.0f} s.', flush=True)
+
+    def todo(self, testing: bool) -> list[Step]:
+        """The steps whose inputs changed since they were done."""
+        return [step for step in self._steps(testing) if self._stamp(step) != self._digest(step)]
 
     def _record(self, name: str, seconds: float) -> None:
         """Keep how long each step took when it was last done."""
