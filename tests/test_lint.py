@@ -55,3 +55,10 @@ def test_package_xml_declares_the_interfaces_that_are_imported(package):
     used = {name for path in (ROOT / 'src' / package / package / 'ros').glob('*.py') for name in imports(path)
             if name == 'rclpy' or name.endswith(('_msgs', '_srvs', '_interfaces'))}
     assert used <= declared, f'declare {sorted(used - declared)} in src/{package}/package.xml'
+
+
+def test_how_nodes_spin_is_the_same_everywhere():
+    """Packages may not import each other, so each has this file; it must not drift."""
+    files = sorted(ROOT.glob('src/*/moe_*/ros/spinning.py'))
+    assert len(files) == 4
+    assert len({path.read_text() for path in files}) == 1

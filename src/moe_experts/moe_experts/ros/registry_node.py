@@ -44,6 +44,7 @@ EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 EVENT_POLL_S = 0.05
 RETRY_LIMIT_S = 10.0
+THREADS = 4
 
 
 class RegistryNode(Node):  # type: ignore[misc]
@@ -207,4 +208,4 @@ class RegistryNode(Node):  # type: ignore[misc]
 
 def main() -> None:
     """Run the node."""
-    spin(RegistryNode)
+    spin(RegistryNode, THREADS)

@@ -1,31 +1,28 @@
-"""How every node of this package runs: until Ctrl-C or SIGTERM, with exit code 0."""
+"""How every node runs: until Ctrl-C or SIGTERM, with exit code 0. The same file in every package."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable
-from typing import Protocol
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
-
-class ClosableNode(Protocol):
-    """A node that owns threads or processes."""
-
-    def close(self) -> None:
-        """Release everything the node owns."""
+LAST_WORDS_S = 0.3  # for the responses that close() brought about
 
 
-def spin(make: Callable[[], Node], threads: int = 4) -> None:
+def spin(make: Callable[[], Node], threads: int) -> None:
     """Make a node and spin it until shutdown; its close() runs in every case.
 
     rclpy's own signal handlers would end communication at once. Without them the node goes on answering while it
     closes, so whoever waits for it is told the end.
+
+    Raises SystemExit with the sentence when make() raises ValueError: a setting is wrong.
     """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -39,12 +36,22 @@ def spin(make: Callable[[], Node], threads: int = 4) -> None:
             executor.add_node(node)
             while not stop.is_set() and rclpy.ok():
                 executor.spin_once(timeout_sec=0.2)
+        except ValueError as error:
+            if node is None:
+                raise SystemExit(str(error)) from error
+            raise
         finally:
             if node is not None:
                 closing = threading.Thread(target=node.close)  # type: ignore[attr-defined]
                 closing.start()
-                while closing.is_alive() and rclpy.ok():
-                    executor.spin_once(timeout_sec=0.02)
+                _spin_while(executor, closing.is_alive)
+                last = time.monotonic() + LAST_WORDS_S
+                _spin_while(executor, lambda: time.monotonic() < last)
                 closing.join()
                 node.destroy_node()
             rclpy.try_shutdown()
+
+
+def _spin_while(executor: MultiThreadedExecutor, condition: Callable[[], bool]) -> None:
+    while condition() and rclpy.ok():
+        executor.spin_once(timeout_sec=0.02)

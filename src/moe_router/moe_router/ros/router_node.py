@@ -103,13 +103,18 @@ class RouterNode(Node):  # type: ignore[misc]
         self._thread.join()
 
     def _ask(self, client: Any, request: Any, timeout_s: float = 10.0) -> Any:
-        """Call a service from a thread that may wait; None when nobody answers in time."""
-        if not client.wait_for_service(timeout_s):
-            return None
+        """Call a service from a thread that may wait; None when nobody answers in time, or the node closes."""
+        give_up = time.monotonic() + timeout_s
+        while not client.service_is_ready():
+            if self._stop.wait(0.05) or time.monotonic() > give_up:
+                return None
         done = threading.Event()
         future = client.call_async(request)
         future.add_done_callback(lambda _future: done.set())
-        return future.result() if done.wait(timeout_s) else None
+        while not done.wait(0.1):
+            if self._stop.is_set() or time.monotonic() > give_up:
+                return None
+        return future.result()
 
     def _keep_fitted(self) -> None:
         """Follow the registry: what it knows of experts at once, a new fit when its samples changed."""
@@ -234,7 +239,7 @@ class RouterNode(Node):  # type: ignore[misc]
     def _execute(self, handle: ServerGoalHandle) -> Any:
         goal = handle.request
         interface = GenerateChatCompletions if hasattr(goal, 'messages') else GenerateResponse
-        result = self._answer(interface, goal, handle.publish_feedback, lambda: handle.is_cancel_requested)
+        result = self._answer(interface, goal, handle.publish_feedback, lambda: handle.is_cancel_requested or self._stop.is_set())
         if handle.is_cancel_requested:
             handle.canceled()
         elif result.error_code:
@@ -250,7 +255,7 @@ class RouterNode(Node):  # type: ignore[misc]
                 setattr(goal, name, getattr(request, name))
         if request.timeout > 0.0:
             goal.deadline = (self.get_clock().now() + Duration(seconds=request.timeout)).to_msg()
-        result = self._answer(GenerateResponse, goal, lambda _feedback: None, lambda: False)
+        result = self._answer(GenerateResponse, goal, lambda _feedback: None, self._stop.is_set)
         for name in response.get_fields_and_field_types():
             if hasattr(result, name):
                 setattr(response, name, getattr(result, name))
