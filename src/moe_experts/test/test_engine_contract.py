@@ -200,11 +200,11 @@ def test_a_deadline_that_passes_ends_the_answer(engine):
 def test_a_prompt_longer_than_the_context_is_refused_or_cut(engine):
     prompt = 'the robot ' * 600
     with pytest.raises(EngineError, match='tokens') as caught:
-        engine.submit(request('long', prompt))
+        engine.submit(request('long', prompt, max_seq_len=1024))
     assert caught.value.code == 3004
     for side in ('left', 'middle'):
-        result = answers(engine, request('cut', prompt, truncate=side, max_tokens=4))['cut']
-        assert result.prompt_tokens <= CONTEXT - 4
+        result = answers(engine, request('cut', prompt, max_seq_len=1024, truncate=side, max_tokens=4))['cut']
+        assert result.prompt_tokens <= 1020
         assert len(result.tokens) == 4
 
 
@@ -307,7 +307,7 @@ def test_embeddings_of_near_texts_are_near(engine, adapter):
 
 def test_what_is_too_long_to_score_is_refused(engine):
     with pytest.raises(EngineError) as caught:
-        engine.score((('user', 'the robot ' * 1000),), ['yes'])
+        engine.score((('user', 'the robot ' * 2000),), ['yes'])
     assert caught.value.code == 3004
 
 

@@ -14,7 +14,7 @@ TEMPLATE = ("{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ 
             "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}")
 WORDS = ['the robot turns its head to the left and looks at the door', 'what is the capital of France',
          'you are a helpful assistant that answers in short sentences', 'tell me a story about a small red robot']
-HEADS, KV_HEADS, LAYERS, WIDTH, CONTEXT = 4, 2, 2, 64, 1024
+HEADS, KV_HEADS, LAYERS, WIDTH, CONTEXT = 4, 2, 2, 64, 8192
 RANK, ALPHA = 4, 8.0
 
 
