@@ -239,7 +239,8 @@ class RouterNode(Node):  # type: ignore[misc]
     def _execute(self, handle: ServerGoalHandle) -> Any:
         goal = handle.request
         interface = GenerateChatCompletions if hasattr(goal, 'messages') else GenerateResponse
-        result = self._answer(interface, goal, handle.publish_feedback, lambda: handle.is_cancel_requested or self._stop.is_set())
+        result = self._answer(interface, goal, handle.publish_feedback,
+                              lambda: handle.is_cancel_requested or self._stop.is_set())
         if handle.is_cancel_requested:
             handle.canceled()
         elif result.error_code:
