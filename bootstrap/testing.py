@@ -39,7 +39,8 @@ def run_tests(root: Path, environment: dict[str, str], arguments: list[str]) -> 
     for report in reports.values():
         report.unlink(missing_ok=True)
     with own_domain() as domain:
-        environment = dict(environment, ROS_DOMAIN_ID=str(domain), ROS_PYTHON_CHECK_FIELDS='1')
+        environment = dict(environment, ROS_DOMAIN_ID=str(domain), ROS_PYTHON_CHECK_FIELDS='1',
+                           HYPOTHESIS_STORAGE_DIRECTORY=str(root / 'build' / '.hypothesis'))
         packages = [package] if package in known else [] if package else known
         if packages:
             subprocess.run([python, '-m', 'colcon', 'test', '--executor', 'sequential', '--event-handlers',

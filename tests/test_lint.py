@@ -24,14 +24,16 @@ def imports(path):
 
 
 def test_ruff():
-    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', 'src', 'launch', 'bootstrap', 'data', 'tests'],
-                          cwd=ROOT, capture_output=True, text=True)
+    folders = ('src', 'launch', 'bootstrap', 'benchmarks', 'data', 'tests')
+    done = subprocess.run([sys.executable, '-m', 'ruff', 'check', *folders], cwd=ROOT,
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize('package', PACKAGES)
 def test_cores_are_strictly_typed(package):
-    done = subprocess.run([sys.executable, '-m', 'mypy', package, '--exclude', '/ros/'],
+    done = subprocess.run([sys.executable, '-m', 'mypy', package, '--exclude', '/ros/', '--cache-dir',
+                           str(ROOT / 'build' / '.mypy_cache' / package)],
                           cwd=ROOT / 'src' / package, capture_output=True, text=True, env=None)
     assert done.returncode == 0, done.stdout
 

@@ -1,0 +1,68 @@
+"""The datasets and adapters in data/ are what the manifest and the README say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+DATA = Path(__file__).parents[1] / 'data'
+CATALOGUE = {row['name']: row for row in yaml.safe_load((DATA / 'experts.yaml').read_text())['experts']}
+TRAINED = [name for name, row in CATALOGUE.items() if 'adapter' in row]
+MANIFEST = json.loads((DATA / 'adapters' / 'manifest.json').read_text())
+
+
+def rows(name, part):
+    return [json.loads(line) for line in (DATA / name / f'{part}.jsonl').read_text().splitlines()]
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def shape(prompt):
+    """A prompt without its numbers: what a template would leave equal."""
+    return re.sub(r'\d+', '0', prompt.lower()).strip(' .!?')
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_every_domain_has_enough_pairs_and_a_held_out_part_of_other_wordings(name):
+    train, heldout = rows(name, 'train'), rows(name, 'heldout')
+    assert len(train) >= 400
+    assert not {shape(row['prompt']) for row in train} & {shape(row['prompt']) for row in heldout}
+    assert {row['fact'] for row in heldout} <= {row['fact'] for row in train}
+    assert all(row['completion'].strip() and row['intent'] for row in train + heldout)
+
+
+@pytest.mark.parametrize('name', [name for name in TRAINED if name != 'motion'])
+def test_a_fact_has_one_answer(name):
+    answers = {}
+    for row in rows(name, 'train') + rows(name, 'heldout'):
+        answers.setdefault(row['fact'], set()).add(row['completion'])
+    assert not {fact: found for fact, found in answers.items() if len(found) > 1}
+
+
+def test_motion_answers_match_the_schema():
+    schema = json.loads((DATA / 'motion' / 'schema.json').read_text())
+    for row in rows('motion', 'train') + rows('motion', 'heldout'):
+        jsonschema.validate(json.loads(row['completion']), schema)
+
+
+@pytest.mark.parametrize('name', TRAINED)
+def test_adapters_are_small_and_as_the_manifest_says(name):
+    entry, path = MANIFEST['adapters'][name], DATA / CATALOGUE[name]['adapter']
+    assert path.stat().st_size == entry['size_bytes'] <= 5_000_000
+    assert sha256(path) == entry['sha256']
+    assert sha256(DATA / CATALOGUE[name]['samples']) == entry['dataset_sha256']
+    assert entry['metrics']['heldout_exact'] > 0 and entry['settings']['seed'] == 42
+
+
+def test_the_routers_samples_are_as_the_manifest_says():
+    for name, row in CATALOGUE.items():
+        assert sha256(DATA / row['samples']) == MANIFEST['router']['samples_sha256'][name]
+    assert MANIFEST['router']['metrics']['heldout_accuracy'] >= 0.95
