@@ -128,6 +128,20 @@ def test_a_killed_worker_fails_what_was_streamed_and_serves_the_next(worker):
     assert 'Paris' in ask(worker, request('after'))['after'][1].text
 
 
+def test_a_request_whose_worker_dies_twice_is_not_asked_for_ever(worker):
+    arrivals = queue.SimpleQueue()
+    first = worker.pid
+    worker.submit(request('poison', 'word ' * 1800), arrivals.put)  # its prompt takes longer than both kills
+    os.kill(first, signal.SIGKILL)
+    give_up = time.monotonic() + 30
+    while worker.pid == first and time.monotonic() < give_up:
+        time.sleep(0.005)
+    os.kill(worker.pid, signal.SIGKILL)
+    result = arrivals.get(timeout=30)
+    assert (result.error_code, result.text) == (3000, '')
+    assert 'Paris' in ask(worker, request('after'))['after'][1].text
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path):
     broken = tmp_path / 'broken.gguf'
     broken.write_bytes(b'GGUF' + bytes(100))
