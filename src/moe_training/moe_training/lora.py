@@ -17,6 +17,7 @@ from typing import Any
 from moe_training.chat import TokenRow
 from moe_training.errors import CancelledError, RequestError, TrainingError
 
+POOL_BATCHES = 8
 PRECISIONS = ('fp32', 'bf16')
 TARGETS = ('q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj')
 
@@ -70,9 +71,18 @@ class Progress:
 
 
 def batches(rows: list[TokenRow], size: int, generator: random.Random) -> Iterator[list[TokenRow]]:
-    """One epoch: rows of like length together (less padding), batches in random order."""
-    order = sorted(rows, key=lambda row: (len(row), generator.random()))
-    groups = [order[start:start + size] for start in range(0, len(order), size)]
+    """One epoch in random order; within a pool of a few batches, rows of like length stand together (less padding).
+
+    Sorting the whole epoch by length would put rows of one kind into the same batches, and rare kinds are then not
+    learned.
+    """
+    order = list(rows)
+    generator.shuffle(order)
+    pool = size * POOL_BATCHES
+    groups: list[list[TokenRow]] = []
+    for start in range(0, len(order), pool):
+        part = sorted(order[start:start + pool], key=len)
+        groups += [part[at:at + size] for at in range(0, len(part), size)]
     generator.shuffle(groups)
     yield from groups
 
