@@ -231,6 +231,7 @@ class Setup:
         environment = {key: value for key, value in os.environ.items()
                        if key not in ('PYTHONHOME', '_ROS_WHEELS_BOOTSTRAP_COMPLETE')}
         environment['VIRTUAL_ENV'] = str(self.venv)
+        environment['XDG_CACHE_HOME'] = str(self.home / 'cache')  # what libraries keep stays inside, too
         environment['PATH'] = f'{self.venv / "bin"}{os.pathsep}{environment.get("PATH", os.defpath)}'
         if not sourced_ros():
             environment.pop('PYTHONPATH', None)
