@@ -102,7 +102,7 @@ def main() -> None:
     detail: dict[str, Any] = {}
     begin = time.monotonic()
     with suite.running(simulate=True), Client() as client:
-        suite.wait_until_ready(client)
+        suite.wait_until_ready(client, joints=True)
         figures.append(Figure('warm start: up until the router routes', time.monotonic() - begin, 's'))
         for prompt in QUESTIONS:
             ask(client, prompt)  # loads the expert

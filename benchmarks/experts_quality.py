@@ -23,8 +23,8 @@ import jsonschema
 import yaml
 from measurement import Figure, report
 
-from moe_experts.engines.engine import Request, Result, Sampling
-from moe_experts.engines.llama import LlamaEngine
+from moe_experts.engines.engine import Engine, EngineSettings, Request, Result, Sampling
+from moe_experts.engines.opening import open_engine
 from moe_router.classifier import Head
 from moe_router.encoder import Encoder
 from moe_router.fitting import fit as fit_head
@@ -104,7 +104,7 @@ def routed() -> dict[str, float]:
     return shares
 
 
-def answers(engine: LlamaEngine, adapter: str, system: str, prompts: list[str], schema: str) -> list[str]:
+def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schema: str) -> list[str]:
     """Greedy answers, batched as the expert node batches them."""
     for index, prompt in enumerate(prompts):
         engine.submit(Request(
@@ -127,7 +127,7 @@ def main() -> None:
     figures += [Figure(f'  {name}', 100 * share, '%') for name, share in shares.items()]
 
     longest, total = max(map(steps, EXPERTS)), sum(map(steps, EXPERTS))
-    engine = LlamaEngine(served_base(), os.cpu_count() or 1, queue_limit=10_000)
+    engine = open_engine(served_base(), EngineSettings(threads=os.cpu_count() or 1, queue_limit=10_000))
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
     contenders: dict[str, Any] = {'expert': None, 'base': ''}

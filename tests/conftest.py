@@ -48,7 +48,7 @@ def client(home):
     """An SDK client of the simulated suite, which runs until the last test and leaves nothing behind."""
     from moe_client import Client, suite
     with suite.running(simulate=True), Client() as client:
-        suite.wait_until_ready(client, timeout_s=180.0)
+        suite.wait_until_ready(client, timeout_s=180.0, joints=True)
         client.robot.execute('{"action":"center"}')
         yield client
         pids = [pid for process in suite.processes() for pid in process.family()]

@@ -104,7 +104,7 @@ def test_two_suites_do_not_meet_and_a_stop_takes_the_torque_off(client, home, tm
     (tmp_path / 'models').symlink_to((home / 'models').resolve())
     before = client.robot.joints()['pan']
     with suite.running(simulate=True), Client() as other:
-        suite.wait_until_ready(other, timeout_s=180.0)
+        suite.wait_until_ready(other, timeout_s=180.0, joints=True)
         other.experts.create('second', 'second')
         other.robot.execute('{"joint":"pan","to":-40}')
     assert client.robot.joints()['pan'] == pytest.approx(before, abs=0.02)

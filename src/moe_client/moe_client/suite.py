@@ -112,16 +112,16 @@ def stop(timeout_s: float = 40.0) -> bool:
     return True
 
 
-def wait_until_ready(client: Client, timeout_s: float = 120.0,
-                     tell: Callable[[str], None] = lambda _line: None) -> float:
+def wait_until_ready(client: Client, timeout_s: float = 120.0, tell: Callable[[str], None] = lambda _line: None,
+                     joints: bool = False) -> float:
     """Wait until the router routes, which needs the registry and an expert that can answer; returns seconds.
 
-    Raises Unavailable with what is missing.
+    With `joints` the servos must report their positions as well. Raises Unavailable with what is missing.
     """
     begin = time.monotonic()
     missing = ''
     while time.monotonic() - begin < timeout_s:
-        now = _missing(client)
+        now = _missing(client, joints)
         if not now:
             return time.monotonic() - begin
         if now != missing:
@@ -131,9 +131,11 @@ def wait_until_ready(client: Client, timeout_s: float = 120.0,
     raise Unavailable(f'The suite is not ready after {timeout_s:.0f} s: {missing}; see `moe logs`.')
 
 
-def _missing(client: Client) -> str:
+def _missing(client: Client, joints: bool) -> str:
     try:
         client.router.route('Are you ready?')
+        if joints:
+            client.robot.joints()
     except MoeError as error:
         return str(error)
     return ''

@@ -42,7 +42,7 @@ def demo(train: Annotated[bool, typer.Option(
     with suite.running(simulate=True) as own:
         with Client() as client:
             console.print('[bold]Starting the suite[/bold]' if own else '[bold]Asking the running suite[/bold]')
-            suite.wait_until_ready(client, tell=lambda line: console.print(f'  waiting: {line}'))
+            suite.wait_until_ready(client, tell=lambda line: console.print(f'  waiting: {line}'), joints=True)
             console.print(f'  ready after {time.monotonic() - begin:.1f} s')
             client.robot.execute('{"action":"center"}')
             failures = [failure for prompt, expected in PROMPTS if (failure := _ask(client, prompt, expected))]
