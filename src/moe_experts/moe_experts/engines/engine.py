@@ -48,7 +48,7 @@ class EngineSettings:
     """How an engine runs.
 
     Attributes:
-        threads: for decoding.
+        threads: for decoding, at most.
         slots: sequences at once.
         context_tokens: of the KV cache that all sequences share.
         queue_limit: requests that may wait.

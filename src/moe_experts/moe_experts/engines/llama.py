@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError
 from moe_experts.engines.runtime import Run
+from moe_experts.engines.spare_cores import SpareCores
 
 BATCH_TOKENS = 2048
 MICROBATCH_TOKENS = 512
@@ -24,7 +25,7 @@ class LlamaRuntime:
 
     Args:
         path: the base.
-        threads: for decoding.
+        threads: for decoding, at most.
         slots: sequence ids.
         context_tokens: cells of the cache.
 
@@ -44,6 +45,7 @@ class LlamaRuntime:
         settings.n_ctx, settings.n_batch, settings.n_ubatch = context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
         settings.n_seq_max, settings.kv_unified = slots, True
         settings.n_threads = settings.n_threads_batch = threads
+        self._spare_cores, self._threads = SpareCores(threads), threads
         self._context = llama.llama_init_from_model(self._model, settings)
         if not self._context:
             raise EngineError(f'No memory for a context of {context_tokens} tokens; lower max_seq_len.', 1001)
@@ -124,6 +126,10 @@ class LlamaRuntime:
         return end
 
     def _compute(self, count: int) -> None:
+        threads = self._spare_cores.count()
+        if threads != self._threads:
+            llama.llama_set_n_threads(self._context, threads, threads)
+            self._threads = threads
         self._batch.n_tokens = count
         if code := llama.llama_decode(self._context, self._batch):
             raise EngineError(f'llama.cpp could not decode (code {code}).', 3000)
@@ -180,6 +186,7 @@ class LlamaRuntime:
 
     def close(self) -> None:
         """Free everything; adapters go with their model."""
+        self._spare_cores.close()
         llama.llama_batch_free(self._batch)
         llama.llama_free(self._context)
         llama.llama_model_free(self._model)

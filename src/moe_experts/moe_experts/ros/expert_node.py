@@ -57,7 +57,8 @@ class ExpertNode(Node):  # type: ignore[misc]
             description='adapters loaded at once; the least recently used idle one goes first', read_only=True,
             integer_range=[IntegerRange(from_value=1, to_value=1000, step=1)]))
         self.declare_parameter('threads', 0, ParameterDescriptor(
-            description='threads that decode; 0 = one per core', read_only=True,
+            description='threads that decode at most, fewer while others use the cores; 0 = one per core',
+            read_only=True,
             integer_range=[IntegerRange(from_value=0, to_value=256, step=1)]))
         self.declare_parameter('use_kv_cache', True, ParameterDescriptor(
             description='begin prompts with what earlier ones left in the KV cache', read_only=True))
