@@ -64,7 +64,7 @@ def test_unknown_expert_and_empty_prompt_are_named(client):
 
 
 def test_a_prompt_longer_than_the_context_is_refused(client):
-    with pytest.raises(InvalidRequest, match='context'):
+    with pytest.raises(InvalidRequest, match='2048'):
         client.inference.generate('word ' * 20_000, expert='general')
 
 
