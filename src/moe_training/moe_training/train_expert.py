@@ -55,9 +55,6 @@ def main(arguments: list[str] | None = None) -> int:
         send(phase=phase, memory_bytes=resident_bytes(), **(dataclasses.asdict(progress) if progress else {}))
 
     try:
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # the log is read by people
         outcome = run(Job.load(Path(folder)), Path(folder), tell, cancelled.is_set)
     except TrainingError as error:
         send(error=str(error), code=error.code)

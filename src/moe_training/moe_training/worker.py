@@ -37,7 +37,7 @@ class TrainingWorker:
         self._id = job_id
         self._log = log.open('a', encoding='utf-8', buffering=1)
         # waiting threads sleep: spinning ones would take the cores from the robot's other processes
-        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', TOKENIZERS_PARALLELISM='false')
+        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', TOKENIZERS_PARALLELISM='false', TQDM_DISABLE='1')
         # the standard input that stays open is the worker's sign that this process lives
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'moe_training.train_expert', str(job_id), str(folder)], stdin=subprocess.PIPE,
