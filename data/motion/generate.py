@@ -20,7 +20,7 @@ from wordings import HELDOUT, TRAIN, Wordings
 
 FOLDER = Path(__file__).parent
 SEED = 20
-TRAIN_ROWS, HELDOUT_ROWS = 1100, 240
+TRAIN_ROWS, HELDOUT_ROWS = 1200, 240
 DEFAULT_DEG = {'pan': 30, 'tilt': 20}
 LITTLE_DEG = {'pan': 10, 'tilt': 10}
 FAR_DEG = {'pan': 60, 'tilt': 40}
@@ -98,20 +98,25 @@ def fixed(name: str, command: Command) -> Callable[[Wordings, random.Random], tu
     return lambda wordings, draw: (draw.choice(getattr(wordings, name)), command)
 
 
-def unsafe(wordings: Wordings, draw: random.Random) -> tuple[str, Command]:
-    """Farther than the head may turn."""
-    if draw.random() < 0.4:
-        return draw.choice(wordings.unsafe), {'refuse': 'unsafe'}
+def unclear(wordings: Wordings, draw: random.Random) -> tuple[str, Command]:
+    """No direction, or nothing that the head has."""
+    return (draw.choice(wordings.unclear).format(n=spoken(draw.randint(2, 90), draw)), {'refuse': 'unclear'})
+
+
+def beyond(wordings: Wordings, draw: random.Random) -> tuple[str, Command]:
+    """Farther than the head may turn: written down as asked, so that the motion node refuses it and says why."""
     direction = draw.choice(list(DIRECTIONS))
-    number = draw.choice((95, 100, 110, 120, 135, 150, 160, 180, 200, 250, 270, 300, 360, 400, 500, 720))
-    return draw.choice(wordings.relative).format(d=direction, n=f'{number} degrees'), {'refuse': 'unsafe'}
+    joint, sign = DIRECTIONS[direction]
+    number = draw.choice((95, 100, 110, 120, 125, 130, 135, 140, 145, 150, 160, 170, 180, 190, 200, 225, 250, 270, 300,
+                          315, 333, 360, 400, 450, 500, 720))
+    return draw.choice(wordings.relative).format(d=direction, n=f'{number} degrees'), {'joint': joint, 'by': sign * number}
 
 
 KINDS: tuple[tuple[str, float, Callable[[Wordings, random.Random], tuple[str, Command]]], ...] = (
-    ('relative', 0.44, relative), ('amount', 0.18, amount), ('absolute', 0.13, absolute),
-    ('sequence', 0.13, sequence), ('center', 0.04, fixed('center', {'action': 'center'})),
-    ('stop', 0.03, fixed('stop', {'action': 'stop'})), ('unclear', 0.02, fixed('unclear', {'refuse': 'unclear'})),
-    ('unsafe', 0.03, unsafe))
+    ('relative', 0.34, relative), ('amount', 0.18, amount), ('absolute', 0.11, absolute),
+    ('sequence', 0.15, sequence), ('center', 0.07, fixed('center', {'action': 'center'})),
+    ('stop', 0.04, fixed('stop', {'action': 'stop'})), ('unclear', 0.05, unclear),
+    ('unsafe', 0.03, fixed('unsafe', {'refuse': 'unsafe'})), ('beyond', 0.03, beyond))
 
 
 def rows(wordings: Wordings, count: int, seed: int) -> list[str]:

@@ -46,7 +46,8 @@ TRAIN = Wordings(
         'Could you look a little {d}?', 'Rotate slightly to the {d}.'),
     far=(
         'Look far {d}.', 'Turn far to the {d}.', 'Look all the way {d}.', 'Turn {d} a lot.', 'Move your head far {d}.',
-        'way {d}', 'Go far {d}.', 'Look a lot more {d}.', 'Turn hard {d}.', 'Rotate far {d}, please.'),
+        'way {d}', 'Go far {d}.', 'Look a lot more {d}.', 'Turn hard {d}.', 'Rotate far {d}, please.',
+        'Could you look far {d}?', 'Look very far to the {d}.', 'far to the {d}'),
     absolute=(
         'Set {j} to {n}.', 'Move {j} to {n}.', '{j} to {n}', 'Set the {j} position to {n}.', 'Put {j} at {n}.',
         'Drive {j} to {n}.', '{j} position {n}', 'Please set {j} to {n}.', 'Move the {j} joint to {n}.',
@@ -61,20 +62,29 @@ TRAIN = Wordings(
         'Look to the front again.', 'Please center the camera.', 'Turn back to the middle.', 'Reset your head position.',
         'Straighten your head.', 'look ahead', 'Back to center.', 'Move the head to neutral.', 'home position please',
         'Head straight.', 'Can you face forward?', 'front', 'eyes forward', 'Take the neutral position.', 'recenter',
-        'Move back to zero.', 'Return home.', 'Robot, look ahead!', 'Point the camera straight ahead.'),
+        'Move back to zero.', 'Return home.', 'Robot, look ahead!', 'Point the camera straight ahead.',
+        'Align with the center.', 'Align the head with the body.', 'Straight on.', 'Middle, please.', 'Eyes to the front.',
+        'Face ahead.', 'Back to the middle position.', 'Aim ahead.', 'Straight forward.', 'Go to the middle.',
+        'Line the head up with the body.', 'zero position', 'Look to where the front is.', 'Set everything to zero.'),
     stop=(
         'Stop.', 'Stop moving.', 'Freeze!', 'Halt.', "Don't move.", 'Stop right there.', 'Hold still.', 'Stop now!',
         'Please stop.', 'Stay where you are.', 'Hold it.', 'stop the head', 'No more movement.', 'Stop turning.',
         'Robot, stop!', 'Hold your position.', 'Enough, stop.', 'Stop the motion.', 'keep still', 'Do not move.'),
     unclear=(
         'Move a bit.', 'Turn somewhere.', 'Wiggle.', 'Move your head.', 'Do something with your head.', 'Turn.', 'Rotate.',
-        'Look over there.', 'Move around.', 'Turn the other thing.', 'Move it.', 'Look at that.', 'Turn 20 degrees.',
-        'Move by 15.', 'Rotate 40 degrees.', 'Go somewhere else.', 'look', 'Move 30 degrees.', 'Change position.',
-        'Turn around a little.'),
+        'Look over there.', 'Move around.', 'Turn the other thing.', 'Move it.', 'Look at that.', 'Turn {n}.',
+        'Move by {n}.', 'Rotate {n}.', 'Go somewhere else.', 'look', 'Move {n}.', 'Change position.',
+        'Turn around a little.', 'Will you move?', 'Make a move.', 'Turn a little.', 'Shift.', 'Shift a bit.',
+        'Show me a motion.', 'Point the head.', 'Change the angle by {n}.', 'Adjust it by {n}.', 'Rotate the head {n}.',
+        'Swivel {n}.', 'Look elsewhere.', 'Please move.', 'move the camera', 'Rotate slightly.', 'Turn your head.',
+        'Go {n}.', 'Look {n}.', 'Move a little.', 'Take a different pose.'),
     unsafe=(
         'Spin around.', 'Rotate all the way around.', 'Turn a full circle.', 'Spin as fast as you can.',
         'Look behind you.', 'Turn your head completely around.', 'Spin in circles.', 'Do a full rotation.',
-        'Make a complete turn.', 'Whirl around.', 'Turn until something breaks.', 'Twist your head off.'),
+        'Make a complete turn.', 'Whirl around.', 'Turn until something breaks.', 'Twist your head off.',
+        'Go around in circles.', 'Turn all the way round.', 'Look backwards.', 'Look straight back.', 'Turn to your back.',
+        'Keep spinning.', 'Rotate without end.', 'Turn the head backwards.', 'Make one whole rotation.', 'Spin forever.',
+        'Face what is behind you.', 'Go around once.', 'Circle all around.'),
 )
 
 HELDOUT = Wordings(
@@ -106,7 +116,7 @@ HELDOUT = Wordings(
         'Stop at once.', 'Stay still.', 'Hey, freeze right there.', 'Motion stop.'),
     unclear=(
         'Could you move?', 'Move something.', 'Please turn a bit.', 'Try another position.', 'Look somewhere else.',
-        'Turn by 25 degrees.', 'Rotate a little.', 'Shift by 10 degrees.'),
+        'Turn by {n}.', 'Rotate a little.', 'Shift by {n}.'),
     unsafe=(
         'Spin round and round.', 'Turn in a full circle, please.', 'Go all the way around.',
         'Look straight behind yourself.', 'Rotate completely.'),
