@@ -1,10 +1,9 @@
 """What a motion command means: JSON text in degrees, or typed moves, to targets in radians for each step.
 
-The language is that of data/motion/schema.json, read as strictly as the schema does; what the joints cannot do is
-refused here, with their range: {"joint":"pan","by":30},
+The language is that of data/motion/schema.json, read as strictly as the schema does: {"joint":"pan","by":30},
 {"joint":"tilt","to":-10}, an array of one to four of those in order, {"action":"center"}, {"action":"stop"}, and
-{"refuse":"unclear"} or {"refuse":"unsafe"} for what is not to be done. Pan is positive to the left, tilt positive up
-(REP 103).
+{"refuse":"unclear"} or {"refuse":"unsafe"} for what is not to be done. What is beyond the joints is refused here, with
+their range. Pan is positive to the left, tilt positive up (REP 103).
 """
 
 from __future__ import annotations
