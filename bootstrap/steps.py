@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,6 +21,18 @@ from progress import Progress
 
 # The wheels of ROS 2 were built in a container; their cmake files carry that container's paths.
 CONTAINER_PYTHON = '/opt/python/cp311-cp311'
+
+
+def package_of(requirement: str) -> str:
+    """Name of the package in a line of a requirements file; '' for a comment."""
+    found = re.match(r'[\w.-]+', requirement)
+    return found.group().lower() if found else ''
+
+
+def replaced(requirements: str, others: str) -> str:
+    """Lines of a requirements file, those of `others` in place of the same packages."""
+    instead = {package_of(line): line for line in others.splitlines() if package_of(line)}
+    return '\n'.join(instead.get(package_of(line), line) for line in requirements.splitlines()) + '\n'
 
 
 @dataclass(frozen=True)
@@ -129,7 +142,7 @@ class Setup:
         if not distro:
             steps.append(Step('ROS 2', lambda: self._pins('ros-kilted'), self._install_ros))
         steps += [
-            Step('Model libraries', lambda: self.device + self._pins('ml'), self._install_ml),
+            Step('Model libraries', lambda: distro + self.device + self._pins('ml', 'ros-numpy1'), self._install_ml),
             Step('Model weights', lambda: self._pins('weights'), self._install_weights),
             Step('Test tools', lambda: self._pins('test'), lambda: self._pip('-r', self._file('test'))),
             Step('Interfaces', lambda: distro + self._tree('src/moe_interfaces', contents=True),
@@ -194,7 +207,17 @@ class Setup:
                 self._pip(torch.split()[0] + '+cpu')
             except SetupError:
                 self._pip(torch.split()[0])
-        self._pip('-r', self._file('ml'))
+        self._pip('-r', self._model_requirements())
+
+    def _model_requirements(self) -> str:
+        """The file to install; what an installed ROS 2 was built against stays."""
+        probe = subprocess.run([sys.executable, '-c', 'import numpy; print(numpy.__version__)'],
+                               capture_output=True, text=True)
+        if not sourced_ros() or not probe.stdout.startswith('1.'):
+            return self._file('ml')
+        path = self._scratch / 'ml.txt'
+        path.write_text(replaced(self._pins('ml'), self._pins('ros-numpy1')))
+        return str(path)
 
     def _install_weights(self) -> None:
         # pip takes --no-deps on its command line only

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / 'bootstrap'))
 
 import probes  # noqa: E402
 from lock import exclusive  # noqa: E402
-from steps import Setup  # noqa: E402
+from steps import Setup, replaced  # noqa: E402
 
 
 @pytest.fixture
@@ -106,6 +106,13 @@ def test_an_interrupted_set_up_leaves_nothing_and_can_go_on(clone):
     setup = Setup(clone, 'cpu')
     todo = [step.name for step in setup.todo(testing=False)]
     assert todo[0] == 'Build tools', 'what was done before the interrupt is not done again'
+
+
+def test_an_installed_ros_keeps_the_numpy_it_was_built_against():
+    lines = replaced('# c\ntorch==2.13.0\nnumpy==2.4.6\nopencv-python-headless==5.0\n', '# why\nnumpy<2\n').splitlines()
+    assert lines == ['# c', 'torch==2.13.0', 'numpy<2', 'opencv-python-headless==5.0']
+    texts = [(ROOT / 'requirements' / f'{name}.txt').read_text() for name in ('ml', 'ros-numpy1')]
+    assert 'numpy<2' in replaced(*texts) and 'numpy==' not in replaced(*texts)
 
 
 def test_two_set_ups_wait_for_each_other(tmp_path):
