@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from moe_client.cli import ask, demo, experts, lifecycle, robot, training
+from moe_client.cli import ask, demo, experts, interrupts, lifecycle, robot, training
 from moe_client.cli.output import fail
 from moe_client.errors import MoeError
 
@@ -43,6 +43,7 @@ def _root(
 
 def main() -> int:
     """Run the command; every error becomes one sentence, unless --debug."""
+    interrupts.watch()
     try:
         code = app(standalone_mode=False)  # the exit code where a verb raised typer.Exit
     except (KeyboardInterrupt, typer.Abort):

@@ -12,6 +12,7 @@ import typer
 from ament_index_python.packages import get_package_share_directory
 
 from moe_client import suite
+from moe_client.cli import interrupts
 from moe_client.cli.output import console
 from moe_client.cli.training import show
 from moe_client.errors import MoeError
@@ -50,6 +51,7 @@ def demo(train: Annotated[bool, typer.Option(
             if train:
                 failures += _train(client)
         console.print('[bold]Stopping[/bold]' if own else '')
+    interrupts.check()
     if own and suite.supervisor_pid():
         failures.append('the suite is still running')
     if failures:
@@ -59,6 +61,7 @@ def demo(train: Annotated[bool, typer.Option(
 
 def _ask(client: Client, prompt: str, expected: str) -> str:
     """Ask one prompt and print all about the answer; returns what went wrong, '' = nothing."""
+    interrupts.check()
     console.print(f'\n[bold]» {prompt}[/bold]')
     before = client.robot.joints() if expected == 'motion' else {}
     sent = time.monotonic()
@@ -104,6 +107,7 @@ def _joints(client: Client, before: dict[str, float], answer: str) -> str:
 
 
 def _sensors(client: Client) -> list[str]:
+    interrupts.check()
     console.print('\n[bold]Sensors[/bold]')
     failures = []
     for name, hertz in client.robot.rates(SENSORS, MEASURE_S).items():

@@ -30,7 +30,7 @@ class Experts:
     def list(self, domain: str = '', status: str = '', sort: str = 'id') -> list[ExpertInfo]:
         """List experts, filtered and sorted."""
         request = ListExperts.Request(domain=domain, status=status, sort=sort, limit=1000)
-        response = self._graph.call(ListExperts, 'registry/list_experts', request)
+        response = self._graph.call(ListExperts, 'registry/list_experts', request, again=True)
         raise_for(response.error_code, response.error_msg)
         return [conversions.expert(row) for row in response.experts]
 
@@ -38,7 +38,7 @@ class Experts:
         """Get one expert with its versions; raises ExpertNotFound."""
         number = int(id_or_name) if str(id_or_name).isdigit() else 0
         request = GetExpert.Request(id=number, name='' if number else str(id_or_name))
-        response = self._graph.call(GetExpert, 'registry/get_expert', request)
+        response = self._graph.call(GetExpert, 'registry/get_expert', request, again=True)
         raise_for(response.error_code, response.error_msg)
         return conversions.expert(response.expert, response.versions)
 
@@ -105,7 +105,7 @@ class Router:
 
     def route(self, prompt: str) -> Route:
         """Ask which expert should answer."""
-        response = self._graph.call(RoutePrompt, 'route_prompt', RoutePrompt.Request(prompt=prompt))
+        response = self._graph.call(RoutePrompt, 'route_prompt', RoutePrompt.Request(prompt=prompt), again=True)
         raise_for(response.error_code, response.error_msg)
         return conversions.route(response.decision)
 

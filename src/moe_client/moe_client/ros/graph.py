@@ -18,6 +18,7 @@ from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
+RESEND_S = 2.0
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 
@@ -57,8 +58,12 @@ class Graph:
         self._thread.join(timeout=2.0)
         self.node.destroy_node()
 
-    def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0) -> Any:
-        """Call a service and wait for its response."""
+    def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False) -> Any:
+        """Call a service and wait for its response.
+
+        With `again` the request is sent anew every RESEND_S: a node that was killed stays in the graph for a while, and
+        what it was asked is lost. Only for requests that may be carried out twice.
+        """
         client = self._clients.get(name)
         if client is None:
             client = self._clients[name] = self.node.create_client(interface, name, qos_profile=SERVICE_QOS)
@@ -66,7 +71,21 @@ class Graph:
         if not self._wait(client.service_is_ready, deadline):
             raise Unavailable(f'Nobody serves {client.srv_name}; start the suite with `moe up` and look at '
                               '`moe status`.')
-        return self._result(client.call_async(request), deadline, client.srv_name)
+        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        futures = []
+        try:
+            while (left := deadline - time.monotonic()) > 0.0:
+                futures.append(client.call_async(request))
+                futures[-1].add_done_callback(lambda future: answers.put(future.result()))
+                try:
+                    return answers.get(timeout=min(left, RESEND_S) if again else left)
+                except queue.Empty:
+                    continue
+        finally:
+            for future in futures:
+                if not future.done():
+                    client.remove_pending_request(future)
+        raise Timeout(f'Request timed out: {client.srv_name} did not answer.')
 
     def stream(self, interface: Any, name: str, goal: Any, timeout_s: float = 120.0,
                ready_timeout_s: float = 10.0) -> Iterator[tuple[str, Any]]:
