@@ -20,7 +20,7 @@ from wordings import HELDOUT, TRAIN, Wordings
 
 FOLDER = Path(__file__).parent
 SEED = 20
-TRAIN_ROWS, HELDOUT_ROWS = 1200, 240
+TRAIN_ROWS, HELDOUT_ROWS = 1600, 240
 DEFAULT_DEG = {'pan': 30, 'tilt': 20}
 LITTLE_DEG = {'pan': 10, 'tilt': 10}
 FAR_DEG = {'pan': 60, 'tilt': 40}
@@ -58,7 +58,7 @@ def relative(wordings: Wordings, draw: random.Random) -> tuple[str, Command]:
     direction = draw.choice(list(DIRECTIONS))
     joint, sign = DIRECTIONS[direction]
     number = draw.randint(1, LIMIT_DEG[joint])
-    frame = draw.choice(wordings.vertical if joint == 'tilt' and draw.random() < 0.3 else wordings.relative)
+    frame = draw.choice(wordings.vertical if joint == 'tilt' and draw.random() < 0.4 else wordings.relative)
     verb = draw.choice(('raise', 'lift') if sign > 0 else ('lower', 'drop'))
     return (frame.format(d=direction, n=spoken(number, draw), v=verb), {'joint': joint, 'by': sign * number})
 
@@ -113,8 +113,8 @@ def beyond(wordings: Wordings, draw: random.Random) -> tuple[str, Command]:
 
 
 KINDS: tuple[tuple[str, float, Callable[[Wordings, random.Random], tuple[str, Command]]], ...] = (
-    ('relative', 0.34, relative), ('amount', 0.18, amount), ('absolute', 0.11, absolute),
-    ('sequence', 0.15, sequence), ('center', 0.07, fixed('center', {'action': 'center'})),
+    ('relative', 0.32, relative), ('amount', 0.20, amount), ('absolute', 0.09, absolute),
+    ('sequence', 0.16, sequence), ('center', 0.08, fixed('center', {'action': 'center'})),
     ('stop', 0.04, fixed('stop', {'action': 'stop'})), ('unclear', 0.05, unclear),
     ('unsafe', 0.03, fixed('unsafe', {'refuse': 'unsafe'})), ('beyond', 0.03, beyond))
 
