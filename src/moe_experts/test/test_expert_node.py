@@ -1,5 +1,6 @@
 """The expert node with its registry, as processes, on the tiny model."""
 
+import hashlib
 import json
 import os
 import signal
@@ -67,11 +68,12 @@ def graph(home, environment):
         made = graph.call(CreateExpert, 'registry/create_expert', expert=general,
                           artifact_path=str(models / 'base.gguf'))
         assert not made.error_code, made.error_msg
+        digest = hashlib.sha256((models / 'base.gguf').read_bytes()).hexdigest()
         for name in ('left', 'right', 'up'):
             assert not graph.call(CreateExpert, 'registry/create_expert',
                                   expert=Expert(name=name, domain=name)).error_code
             version = ExpertVersion(artifact_path=str(models / 'adapter.gguf'), base='tiny',
-                                    base_path=str(models / 'base.gguf'))
+                                    base_path=str(models / 'base.gguf'), base_sha256=digest)
             made = graph.call(RegisterVersion, 'registry/register_version', expert=name, version=version,
                               alias='champion')
             assert not made.error_code, made.error_msg
@@ -107,6 +109,13 @@ def test_goals_that_come_while_the_model_loads_are_answered(graph, node):
     assert len({result.response.text for result in results}) == 1
     assert [result.error_msg for result in results] == [''] * 4
     assert len(status(graph, lambda message: message.experts).worker_pids) == 1
+
+
+def test_the_base_and_the_adapters_on_it_share_a_process(graph, node):
+    for name in ('general', 'left'):
+        assert not graph.call(LoadExpert, 'experts/load_expert', expert=name).error_code
+    found = status(graph, lambda message: {'general', 'left'} <= {one.expert for one in message.experts})
+    assert len(found.worker_pids) == 1
 
 
 def test_tokens_are_streamed_and_counted(graph, node):

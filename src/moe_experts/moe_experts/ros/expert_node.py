@@ -37,6 +37,7 @@ class ExpertNode(Node):  # type: ignore[misc]
         threads = self.get_parameter('threads').value or os.cpu_count() or 1
         self._settings = EngineSettings(threads=threads, use_kv_cache=self.get_parameter('use_kv_cache').value)
         self._pool = Pool(self.get_parameter('cache_size').value, self._settings, self.get_logger().error)
+        self._bases: dict[str, Path] = {}
         self._champions = Champions(self, self._pool)
         self._rate = (time.monotonic(), 0, 0.0)
         # Goals block a thread each while their worker answers; what is published must not wait for them.
@@ -75,11 +76,17 @@ class ExpertNode(Node):  # type: ignore[misc]
         version, expert = self._champions.find(name, number)
         if expert.status == Expert.DISABLED:
             raise EngineError(f'Expert {expert.name} is disabled.', 1001)
+        adapter = Path(version.artifact_path) if version.kind == ExpertVersion.ADAPTER else None
+        return self._pool.get(expert.name, version.number, self._base(version), adapter, version.lora_scale), expert
+
+    def _base(self, version: ExpertVersion) -> Path:
+        """Path of the model behind a version; files with one digest are one base, loaded once."""
         adapter = version.kind == ExpertVersion.ADAPTER
-        loaded = self._pool.get(
-            expert.name, version.number, Path(version.base_path if adapter else version.artifact_path).resolve(),
-            Path(version.artifact_path) if adapter else None, version.lora_scale)
-        return loaded, expert
+        path = Path(version.base_path if adapter else version.artifact_path).resolve()
+        digest = (version.base_sha256 if adapter else version.sha256) or str(path)
+        if not self._bases.get(digest, path).is_file():
+            self._bases.pop(digest, None)
+        return self._bases.setdefault(digest, path)
 
     def _loaded_or_fallback(self, name: str) -> tuple[Loaded, Expert]:
         return self._loaded(name or FALLBACK)
