@@ -34,6 +34,8 @@ class CancelledError(TrainingError):
 
 
 def error_of(code: int, message: str) -> TrainingError:
-    """The error that a worker reported by its code."""
+    """The error that a worker or the registry reported by its code; a code without a kind of its own is kept."""
     kinds = {kind.code: kind for kind in (DatasetError, ExpertError, RequestError, CancelledError)}
-    return kinds.get(code, TrainingError)(message)
+    error = kinds.get(code, TrainingError)(message)
+    error.code = code
+    return error

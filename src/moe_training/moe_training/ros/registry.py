@@ -22,7 +22,7 @@ from moe_interfaces.srv import (
     UpdateTrainingJob,
 )
 from moe_training.dataset import Example
-from moe_training.errors import TrainingError, error_of
+from moe_training.errors import error_of
 from moe_training.job import Outcome
 
 SERVICE_QOS = QoSProfile(depth=100)
@@ -100,6 +100,3 @@ class Registry:
                    for example in examples]
         return sum(self._call(AddRouteSamples, AddRouteSamples.Request(
             samples=samples[start:start + SAMPLES_A_CALL])).written for start in range(0, len(samples), SAMPLES_A_CALL))
-
-
-__all__ = ['Registry', 'TrainingError']
