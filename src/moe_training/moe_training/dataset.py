@@ -1,25 +1,32 @@
-"""Datasets of question and answer: JSONL rows {"prompt", "completion"} or {"messages": [...]}.
+"""Datasets as conversations and texts, in the shapes people already have.
 
-"intent" groups prompts for the router; other keys are ignored. Every bad row is named by its line and the reason.
+{"messages": [...]}, {"prompt", "completion"}, {"instruction", "input", "output"} (Alpaca) and {"text"}; formats as in
+dataset_rows. "intent" groups prompts for the router; other keys are ignored. Every bad row is named by its line and
+the reason.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from moe_training.atomic_files import sha256_of
+from moe_training.dataset_rows import raw_rows
 from moe_training.errors import DatasetError
 
 MAX_CHARACTERS = 32_768
+LISTED_PROBLEMS = 100
 
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: the messages before the answer (role, text), the answer and, for the router, its intent."""
+    """One conversation: the messages before the answer (role, text), the answer and, for the router, its intent.
+
+    A text to continue has no messages; all of it is the completion.
+    """
 
     messages: tuple[tuple[str, str], ...]
     completion: str
@@ -27,12 +34,17 @@ class Example:
 
     @property
     def prompt(self) -> str:
-        """The last message before the answer."""
-        return self.messages[-1][1]
+        """The last message before the answer; '' for a text."""
+        return self.messages[-1][1] if self.messages else ''
+
+    @property
+    def key(self) -> str:
+        """What two rows share that ask the same: the prompt, or the whole text."""
+        return self.prompt or self.completion
 
     def with_system(self, system_prompt: str) -> Example:
         """The example as it is served: the expert's system prompt first, unless the row has its own."""
-        if not system_prompt or self.messages[0][0] == 'system':
+        if not system_prompt or not self.messages or self.messages[0][0] == 'system':
             return self
         return Example((('system', system_prompt), *self.messages), self.completion, self.intent)
 
@@ -70,18 +82,34 @@ class Dataset:
         return self
 
 
-def _no_constant(name: str) -> float:
-    raise ValueError(f'{name} is no JSON')
+@dataclass(frozen=True)
+class Validation:
+    """What validate() counted; `problems` are the first of the bad rows."""
+
+    rows: int
+    bad_rows: int
+    problems: list[Problem]
+    digest: str
+
+
+def _string(value: Any, name: str) -> str:
+    if isinstance(value, float):
+        raise ValueError(f'"{name}" is the number {value}, not a string')
+    if not isinstance(value, str):
+        raise ValueError(f'"{name}" is {type(value).__name__}, not a string')
+    if len(value) > MAX_CHARACTERS:
+        raise ValueError(f'"{name}" is too long: {len(value)} characters, at most {MAX_CHARACTERS} are read')
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f'"{name}" holds half a surrogate pair at character {error.start}, which is no text') from None
+    return value
 
 
 def _text(value: Any, name: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f'"{name}" is {type(value).__name__}, not a string')
-    if not value.strip():
+    if not _string(value, name).strip():
         raise ValueError(f'"{name}" is empty')
-    if len(value) > MAX_CHARACTERS:
-        raise ValueError(f'"{name}" has {len(value)} characters, at most {MAX_CHARACTERS} are read')
-    return value
+    return str(value)
 
 
 def _from_messages(messages: Any) -> Example:
@@ -99,49 +127,62 @@ def _from_messages(messages: Any) -> Example:
     return Example(tuple(parsed[:-1]), parsed[-1][1])
 
 
-def parse_row(text: str) -> Example:
-    """One line as an example; raises ValueError with the reason where it is bad."""
-    try:
-        row = json.loads(text, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise ValueError(f'not JSON ({error.msg} at column {error.colno})') from None
-    except RecursionError:
-        raise ValueError('not JSON that can be read (nested too deeply)') from None
-    if not isinstance(row, dict):
-        raise ValueError(f'a {type(row).__name__}, not an object')
+def example_of(row: dict[str, Any]) -> Example:
+    """A row of any shape as an example; raises ValueError with the reason where it is bad."""
     if 'messages' in row:
         return _from_messages(row['messages'])
+    if 'instruction' in row and 'output' in row:
+        context = _string(row.get('input') or '', 'input').strip()
+        question = _text(row['instruction'], 'instruction')
+        return Example((('user', f'{question}\n\n{context}' if context else question),), _text(row['output'], 'output'),
+                       str(row.get('intent') or ''))
+    if 'text' in row and 'prompt' not in row:
+        return Example((), _text(row['text'], 'text'))
     for key in ('prompt', 'completion'):
         if key not in row:
-            raise ValueError(f'no key "{key}" (found: {", ".join(sorted(map(str, row))) or "none"})')
+            found = ', '.join(sorted(map(str, row))) or 'none'
+            raise ValueError(f'no key "{key}" (found: {found}); rows hold messages, prompt and completion, instruction '
+                             'and output, or text')
     return Example((('user', _text(row['prompt'], 'prompt')),), _text(row['completion'], 'completion'),
                    str(row.get('intent') or ''))
 
 
-def _lines(path: Path, digest: Any) -> Iterator[tuple[int, bytes]]:
-    with open(path, 'rb') as file:
-        for number, line in enumerate(file, start=1):
-            digest.update(line)
-            if line.strip():
-                yield number, line
+def rows_of(path: Path) -> Iterator[tuple[int, Example | Problem]]:
+    """Every row with its line, good or bad, one in memory at a time; raises DatasetError as raw_rows does."""
+    for line, raw in raw_rows(path):
+        try:
+            yield line, Problem(line, raw) if isinstance(raw, str) else example_of(raw)
+        except ValueError as error:
+            yield line, Problem(line, str(error))
+
+
+def validate(path: Path) -> Validation:
+    """Count the good and bad rows of a file of any size; raises DatasetError where it cannot be read."""
+    rows, bad, problems = 0, 0, []
+    for _line, row in rows_of(path):
+        rows += 1
+        if isinstance(row, Problem):
+            bad += 1
+            if bad <= LISTED_PROBLEMS:
+                problems.append(row)
+    return Validation(rows, bad, problems, sha256_of(path))
 
 
 def read_dataset(path: Path) -> Dataset:
-    """Reads a JSONL file line by line; raises DatasetError where there is no such file."""
-    digest = hashlib.sha256()
+    """Read a whole file; raises DatasetError where there is no such file."""
     examples: list[Example] = []
     problems: list[Problem] = []
-    try:
-        for number, line in _lines(path, digest):
-            try:
-                examples.append(parse_row(line.decode('utf-8-sig' if number == 1 else 'utf-8')))
-            except UnicodeDecodeError as error:
-                problems.append(Problem(number, f'not UTF-8 (byte {error.start})'))
-            except ValueError as error:
-                problems.append(Problem(number, str(error)))
-    except OSError as error:
-        raise DatasetError(f'Dataset {path} cannot be read ({error.strerror}); name a JSONL file.') from error
-    return Dataset(path, examples, problems, digest.hexdigest())
+    for _line, row in rows_of(path):
+        if isinstance(row, Problem):
+            problems.append(row)
+        else:
+            examples.append(row)
+    return Dataset(path, examples, problems, sha256_of(path))
+
+
+def rank(key: str) -> bytes:
+    """Place of a prompt or text in the order by which rows are held out; evenly spread over all bytes."""
+    return hashlib.sha256(key.encode()).digest()
 
 
 def split(examples: list[Example], holdout: float) -> tuple[list[Example], list[Example]]:
@@ -152,7 +193,7 @@ def split(examples: list[Example], holdout: float) -> tuple[list[Example], list[
     """
     if holdout <= 0 or len(examples) < 2:
         return examples, []
-    ranked = sorted(examples, key=lambda example: hashlib.sha256(example.prompt.encode()).digest())
+    ranked = sorted(examples, key=lambda example: rank(example.key))
     count = min(max(1, round(len(examples) * holdout)), len(examples) - 1)
     held = {id(example) for example in ranked[:count]}
     return [e for e in examples if id(e) not in held], [e for e in examples if id(e) in held]
