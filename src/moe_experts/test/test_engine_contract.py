@@ -3,10 +3,11 @@
 import json
 import time
 
+import numpy as np
 import pytest
 from tiny_model import CONTEXT, SPECIAL, make_models
 
-from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result, Sampling
+from moe_experts.engines.engine import EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 
 PATHS = {'llama_cpp': ('base.gguf', 'adapter.gguf'), 'transformers': ('base', 'adapter')}
@@ -326,3 +327,141 @@ def test_a_folder_without_safetensors_is_refused(tmp_path):
         with pytest.raises(EngineError) as caught:
             open_engine(path, EngineSettings())
         assert caught.value.code == 1001
+
+
+def mixed(name, *weights, adapters, prompt=PROMPTS[0], **options):
+    messages = (SYSTEM, ('user', prompt))
+    parts = tuple(Part(adapter, weight, messages) for adapter, weight in zip(adapters, weights, strict=True))
+    return request(name, prompt, mixture=parts, **options)
+
+
+def test_a_mixture_of_one_is_that_expert(engine, adapter):
+    alone = answers(engine, request('alone', adapter=adapter))['alone'].tokens
+    assert answers(engine, mixed('one', 1.0, adapters=[adapter]))['one'].tokens == alone
+    both = answers(engine, mixed('sure', 1.0, 0.0, adapters=[adapter, '']))['sure']
+    assert both.tokens == alone
+    assert both.weights == (1.0, 0.0)
+
+
+def test_a_mixture_draws_from_the_weighted_distribution(engine, adapter):
+    messages = (SYSTEM, ('user', PROMPTS[0]))
+    parts = {key: dict(engine.distribution(messages, 10 ** 6, key)) for key in ('', adapter)}
+    expected = {token: 0.3 * parts[''][token] + 0.7 * parts[adapter][token] for token in parts['']}
+    result = answers(engine, mixed('mixed', 0.3, 0.7, adapters=['', adapter], max_tokens=1,
+                                   sampling=Sampling(temp=0.0, n_probs=5)))['mixed']
+    best = sorted(expected, key=expected.get, reverse=True)[:5]
+    assert [token for token, _value, _text in result.probs[0]] == best
+    assert [value for _token, value, _text in result.probs[0]] == pytest.approx([expected[one] for one in best],
+                                                                               abs=2e-3)
+    token = result.tokens[0]
+    posterior = 0.7 * parts[adapter][token] / expected[token]
+    assert result.weights == pytest.approx((1 - posterior, posterior), abs=5e-3)
+    assert sum(result.weights) == pytest.approx(1.0)
+
+
+def test_mixtures_and_single_experts_run_together(engine, adapter):
+    single = answers(engine, request('plain'))['plain'].tokens
+    alone = answers(engine, mixed('mixed', 1.0, 1.0, adapters=['', adapter]))['mixed'].tokens
+    engine.clear_cache()
+    both = answers(engine, request('plain'), mixed('mixed', 1.0, 1.0, adapters=['', adapter]))
+    assert (both['plain'].tokens, both['mixed'].tokens) == (single, alone)
+    bound = answers(engine, mixed('json', 1.0, 1.0, adapters=['', adapter], json_schema=SCHEMA, max_tokens=60))['json']
+    assert set(json.loads(bound.text)) == {'joint', 'by'}
+
+
+@pytest.mark.parametrize('weights', [(-1.0, 1.0), (0.0, 0.0), (float('nan'), 1.0), (float('inf'), 1.0)])
+def test_weights_that_mean_nothing_are_refused(engine, adapter, weights):
+    with pytest.raises(EngineError) as caught:
+        engine.submit(mixed('bad', *weights, adapters=['', adapter]))
+    assert caught.value.code == 3004
+
+
+def test_an_urgent_request_takes_a_place_and_the_other_goes_on_where_it_was(models, kind):
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=1, context_tokens=512))
+    alone = answers(engine, request('chat', max_tokens=40))['chat'].tokens
+    engine.clear_cache()
+    engine.submit(request('chat', max_tokens=40, priority=10))
+    items = [item for _ in range(10) for item in engine.step()]
+    engine.submit(request('motion', PROMPTS[3], max_tokens=8, priority=50))
+    while engine.busy():
+        items += engine.step()
+    results = {item.id: item for item in items if isinstance(item, Result)}
+    order = [item.id for item in items if isinstance(item, Result)]
+    assert order == ['motion', 'chat']
+    assert results['chat'].tokens == alone
+    assert ''.join(item.text for item in items if isinstance(item, Piece) and item.id == 'chat') \
+        == results['chat'].text
+    engine.close()
+
+
+def test_neighbours_decode_a_common_prompt_once(engine):
+    names = [str(index) for index in range(4)]
+    results = answers(engine, *(request(name, ' '.join([*PROMPTS, name]), max_tokens=4) for name in names))
+    computed = [results[name].prompt_tokens - results[name].cached_tokens for name in names]
+    assert computed[0] == results['0'].prompt_tokens
+    assert all(count < 20 for count in computed[1:])
+
+
+def test_a_full_cache_makes_way(models, kind):
+    """Sequences that share cells may need more than there are when the one that they shared with is gone."""
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=8, context_tokens=256))
+    single = [answers(engine, request('one', prompt, max_tokens=60))['one'].tokens for prompt in PROMPTS]
+    together = answers(engine, *(request(str(index), PROMPTS[index % 4], max_tokens=60) for index in range(12)))
+    assert [together[str(index)].tokens for index in range(12)] == [single[index % 4] for index in range(12)]
+    engine.close()
+
+
+def test_probabilities_stand_beside_the_tokens(engine):
+    result = answers(engine, request('probs', max_tokens=6, sampling=Sampling(temp=0.0, n_probs=3)))['probs']
+    assert len(result.probs) == len(result.tokens) == 6
+    for token, row in zip(result.tokens, result.probs, strict=True):
+        assert row[0][0] == token
+        assert [one[1] for one in row] == sorted((one[1] for one in row), reverse=True)
+        assert all(0.0 <= value <= 1.0 for _token, value, _text in row)
+    bound = answers(engine, request('bound', json_schema=SCHEMA, max_tokens=60,
+                                    sampling=Sampling(temp=0.0, n_probs=2)))['bound']
+    assert [row[0][0] for row in bound.probs] == list(bound.tokens)
+
+
+@pytest.mark.parametrize('version', [1, 2])
+def test_mirostat_repeats_with_its_seed(engine, version):
+    seeded = Sampling(temp=1.0, seed=9, mirostat=version, mirostat_tau=3.0)
+    first, second = (answers(engine, request('one', sampling=seeded))['one'].tokens for _ in range(2))
+    assert first == second
+
+
+def test_a_scale_holds_for_its_request_alone(engine, adapter):
+    plain, adapted = (answers(engine, request('one', adapter=key))['one'].tokens for key in ('', adapter))
+    together = answers(engine, request('off', adapter=adapter, scale=0.0), request('on', adapter=adapter))
+    assert (together['off'].tokens, together['on'].tokens) == (plain, adapted)
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(engine):
+    prompt = ' '.join(str(number) for number in range(300))
+    answers(engine, request('slow', prompt, max_tokens=1))
+    engine.clear_cache()
+    engine.submit(request('late', prompt + ' now', deadline=time.monotonic() + 1e-3))
+    assert [item.error_code for item in engine.step()] == [3001]
+
+
+def test_nobody_waits_for_ever(models, kind):
+    """A stream of urgent requests does not keep a patient one out."""
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=1, context_tokens=512))
+    engine.submit(request('patient', max_tokens=4, priority=0))
+    served, count = False, 0
+    while not served:
+        if engine.counts()[1] < 2:
+            count += 1
+            engine.submit(request(f'urgent {count}', PROMPTS[1], max_tokens=2, priority=5))
+        served = any(isinstance(item, Result) and item.id == 'patient' for item in engine.step())
+    engine.close()
+
+
+def test_bias_and_penalties_change_what_is_drawn(engine):
+    first = answers(engine, request('plain', max_tokens=1))['plain'].tokens[0]
+    banned = Sampling(temp=0.0, ignore_eos=True, logit_bias=((first, -np.inf),))
+    assert answers(engine, request('banned', max_tokens=1, sampling=banned))['banned'].tokens[0] != first
+    loop = answers(engine, request('free', max_tokens=30))['free'].tokens
+    penalised = Sampling(temp=0.0, ignore_eos=True, penalty_repeat=2.0, penalty_last_n=-1)
+    varied = answers(engine, request('varied', max_tokens=30, sampling=penalised))['varied'].tokens
+    assert len(set(varied)) >= len(set(loop))

@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 from moe_experts.engines.chat import ChatTemplate
 from moe_experts.engines.engine import EngineError, EngineSettings, Messages, Piece, Request, Result
 from moe_experts.engines.grammar import GrammarCompiler
-from moe_experts.engines.prefix_cache import Owner, PrefixCache
-from moe_experts.engines.runtime import Run, Runtime
-from moe_experts.engines.sequence import Sequence
+from moe_experts.engines.mixture import log_softmax
+from moe_experts.engines.pace import Pace
+from moe_experts.engines.prefix_cache import Owner, common_length
+from moe_experts.engines.runtime import NoRoomError, Run, Runtime
+from moe_experts.engines.sequence import Branch, Sequence, check_mixture
+from moe_experts.engines.slots import Holder, Slots
 
-CHUNK_TOKENS = 256  # of prompts per step, so that running answers wait at most ~0.3 s
 SCORED_TOKENS = 64  # per decode: their logits are 0.2 MB each with 49 k words
-KEPT_SEQUENCES = 16
+CERTAINLY = 0.5  # a deadline is refused before its time only where twice the measured speed would miss it
+WORTH_WAITING_TOKENS = 32  # of a prompt that a neighbour is decoding right now: a step's patience saves them
+Group = tuple[str, float]  # an adapter and the scale of its requests
 
 
 @dataclass
@@ -36,23 +40,22 @@ class _Adapter:
 
 
 class BatchingEngine:
-    """The Engine over a runtime, which it owns. A runtime has settings.slots + KEPT_SEQUENCES + 1 slots."""
+    """The Engine over a runtime, which it owns; slots_needed(settings.slots) says how many slots that has."""
 
     def __init__(self, runtime: Runtime, settings: EngineSettings) -> None:
         self._runtime, self._settings = runtime, settings
         self._chat = ChatTemplate(runtime.chat_template, runtime.special_texts,
                                   lambda text, special: runtime.tokenize(text, special=special))
         self._grammars = GrammarCompiler(runtime.grammar_tokenizer, runtime.vocabulary_size)
-        # one slot more than can run and be kept: there is always a free one to copy a prefix into
-        self._free = list(range(settings.slots + KEPT_SEQUENCES + 1))
-        self._kept = PrefixCache(KEPT_SEQUENCES, min(settings.kept_tokens, runtime.context_tokens))
+        self._slots = Slots(runtime, settings.slots, settings.kept_tokens if settings.use_kv_cache else 0)
         self._running: list[Sequence] = []
         self._waiting: list[Sequence] = []
         self._ended: list[Piece | Result] = []
         self._adapters: dict[str, _Adapter] = {'': _Adapter(1.0, 0)}
         self._revision = 0
-        self._served: dict[str, int] = {}
+        self._served: dict[Group, int] = {}
         self._turn = 0
+        self._pace = Pace()
 
     def load_adapter(self, key: str, path: Path, scale: float) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
@@ -64,10 +67,11 @@ class BatchingEngine:
         """Free an adapter; requests that use it end with an error."""
         if not key or key not in self._adapters:
             return
-        for sequence in [one for one in [*self._running, *self._waiting] if one.request.adapter == key]:
+        for sequence in [one for one in [*self._running, *self._waiting]
+                         if key in {branch.adapter for branch in one.branches}]:
             self._end(sequence, 'error', 1001, f'The expert was unloaded ({key}).')
         self.clear_cache(key)
-        self._served.pop(key, None)
+        self._served = {group: turn for group, turn in self._served.items() if group[0] != key}
         del self._adapters[key]
         self._runtime.unload_adapter(key)
 
@@ -80,18 +84,33 @@ class BatchingEngine:
 
     def clear_cache(self, adapter: str | None = None) -> int:
         """Forget what finished sequences left, of one adapter or of all (None); returns how many."""
-        slots = self._kept.forget(adapter)
-        self._release(slots)
-        return len(slots)
+        return self._slots.forget(adapter)
 
     def submit(self, request: Request) -> None:
         """Queue a request; raises EngineError (1001, 3002, 3004)."""
         request.sampling.check()
-        self._owner(request.adapter)
+        check_mixture(request)
+        if not np.isfinite(request.scale):
+            raise EngineError(f'The scale of the adapter is {request.scale}; it must be a finite number.')
+        parts = [(part.adapter, part.messages) for part in request.mixture] or [(request.adapter, request.messages)]
+        for adapter, _messages in parts:
+            self._owner(adapter)
+        if len(parts) > self._settings.slots:
+            raise EngineError(f'A mixture of {len(parts)} experts is more than the {self._settings.slots} sequences '
+                              'that run at once.')
         if len(self._waiting) >= self._settings.queue_limit:
-            raise EngineError(f'{len(self._waiting)} requests wait already; try again later.', 3002, 1.0)
-        tokens = self._chat.tokens(request.messages)
+            raise EngineError(f'{len(self._waiting)} requests wait already; try again later.', 3002,
+                              self._pace.clearing_s(len(self._waiting), self._settings.slots))
         limit = min(request.max_seq_len, self._runtime.sequence_tokens)
+        branches = [Branch(adapter, request.scale, self._prompt(messages, request, limit))
+                    for adapter, messages in parts]
+        if sum(min(len(one.prompt) + request.max_tokens, limit) for one in branches) > self._runtime.context_tokens:
+            raise EngineError(f'A mixture of {len(parts)} such answers does not fit into the context of '
+                              f'{self._runtime.context_tokens} tokens; lower max_tokens.')
+        self._waiting.append(Sequence(request, branches, self._grammars.matcher(request), limit))
+
+    def _prompt(self, messages: Messages, request: Request, limit: int) -> list[int]:
+        tokens = self._chat.tokens(messages)
         if len(tokens) >= limit and request.truncate:
             room = max(1, limit - min(request.max_tokens, limit // 2))
             head = 0 if request.truncate == 'left' else room // 2
@@ -99,7 +118,7 @@ class BatchingEngine:
         if len(tokens) >= limit:
             raise EngineError(f'The prompt has {len(tokens)} tokens; prompt and answer together may have {limit}. '
                               'Shorten it or set truncate.')
-        self._waiting.append(Sequence(request, tokens, self._grammars.matcher(request), limit))
+        return tokens
 
     def cancel(self, request_id: str) -> None:
         """End a request within one step."""
@@ -116,96 +135,174 @@ class BatchingEngine:
 
     def step(self) -> list[Piece | Result]:
         """Decode one batch; [] when there was nothing to do."""
-        self._expire()
-        self._admit()
+        now = time.monotonic()
+        self._expire(now)
+        self._admit(now)
         if self._running:
             self._decode(self._next_group())
         out, self._ended = self._ended, []
         return out
 
-    def _expire(self) -> None:
-        now = time.monotonic()
-        for sequence in [one for one in [*self._running, *self._waiting] if 0 < one.request.deadline <= now]:
-            when = 'while the answer was generated' if sequence.slot >= 0 else 'before the request had its turn'
-            self._end(sequence, 'timeout', 3001, f'The deadline passed {when}.')
+    def _expire(self, now: float) -> None:
+        for sequence in [one for one in [*self._running, *self._waiting] if one.request.deadline]:
+            left = sequence.request.deadline - now
+            if left <= 0:
+                when = 'while the answer was generated' if sequence.admitted else 'before the request had its turn'
+                self._end(sequence, 'timeout', 3001, f'The deadline passed {when}.')
+            elif not sequence.admitted and left < CERTAINLY * (needed := self._prompt_s(sequence)):
+                self._end(sequence, 'timeout', 3001, f'The deadline is in {left:.2f} s, and the prompt alone takes '
+                                                     f'about {needed:.2f} s.')
 
-    def _admit(self) -> None:
-        for sequence in sorted(self._waiting, key=lambda one: (-one.request.priority, one.arrived)):
-            room = self._reserved() + sequence.room
-            if len(self._running) >= self._settings.slots or room > self._runtime.context_tokens:
-                break
-            owner = self._owner(sequence.request.adapter)
-            slot, cached = self._claim(owner, sequence.prompt, room)
-            sequence.place(slot, owner, cached)
-            self._waiting.remove(sequence)
-            self._running.append(sequence)
+    def _prompt_s(self, sequence: Sequence) -> float:
+        return self._pace.prompt_s(sum(len(branch.prompt) - self._source(branch)[1] for branch in sequence.branches))
 
-    def _owner(self, adapter: str) -> Owner:
+    def _admit(self, now: float) -> None:
+        """Give places in the batch to the most urgent; the least urgent that run make room for them."""
+        order = sorted(self._waiting, key=lambda one: (
+            -one.urgency(now), one.request.deadline or float('inf'), one.queued))
+        for sequence in order:
+            urgency = sequence.urgency(now)
+            while not (enough := self._has_slots(sequence)) or not self._has_cells(sequence):
+                lower = [one for one in self._running if one.standing < urgency
+                         and one.request.priority < sequence.request.priority]
+                if not lower:
+                    return
+                self._preempt(min(lower, key=lambda one: (one.standing, -one.arrived)), now)
+            if enough and not self._soon_shared(sequence):
+                self._place(sequence, now, urgency)
+
+    def _has_slots(self, sequence: Sequence) -> bool:
+        return sum(len(one.branches) for one in self._running) + len(sequence.branches) <= self._settings.slots
+
+    def _has_cells(self, sequence: Sequence) -> bool:
+        # what a prompt shares needs no cells of its own
+        shared = sum(self._source(branch)[1] for branch in sequence.branches if branch.state is None)
+        return self._reserved() + sequence.room - shared <= self._runtime.context_tokens
+
+    def _soon_shared(self, sequence: Sequence) -> bool:
+        """Whether a neighbour is just decoding what this prompt begins with."""
+        if sequence.branches[0].state is not None or not self._settings.use_kv_cache:
+            return False
+        for branch in sequence.branches:
+            known = self._source(branch)[1]
+            for other in self._branches(self._owner(branch.adapter, branch.scale)):
+                if len(other.decoded) < len(other.prompt) and common_length(
+                        other.prompt, branch.prompt) - max(known, len(other.decoded)) >= WORTH_WAITING_TOKENS:
+                    return True
+        return False
+
+    def _branches(self, owner: Owner) -> list[Branch]:
+        return [branch for one in self._running for branch in one.branches if branch.owner == owner]
+
+    def _holders(self, owner: Owner) -> list[Holder]:
+        return [(branch.slot, branch.decoded) for branch in self._branches(owner)]
+
+    def _source(self, branch: Branch) -> tuple[int, int]:
+        owner = self._owner(branch.adapter, branch.scale)
+        return self._slots.source(owner, branch.prompt, self._holders(owner))
+
+    def _place(self, sequence: Sequence, now: float, urgency: float) -> None:
+        self._waiting.remove(sequence)
+        began, sequence.admitted, sequence.standing = sequence.branches[0].state is None, True, urgency
+        for branch in sequence.branches:
+            owner = self._owner(branch.adapter, branch.scale)
+            most_kept = self._runtime.context_tokens - self._reserved() - sequence.room
+            if branch.state is None:
+                branch.slot, branch.cached = self._slots.claim(owner, branch.prompt, self._holders(owner), most_kept)
+            else:
+                self._slots.shrink(most_kept)
+                branch.slot = self._slots.take()
+                self._runtime.restore(branch.slot, branch.state)
+                branch.state = None
+            branch.owner = owner
+        self._running.append(sequence)
+        if began:
+            sequence.begin(now)
+
+    def _preempt(self, sequence: Sequence, now: float) -> None:
+        """Take a sequence out of the batch with all that it has computed; it goes on when its turn comes again."""
+        self._running.remove(sequence)
+        self._waiting.append(sequence)
+        sequence.admitted, sequence.queued = False, now
+        for branch in sequence.branches:
+            branch.state = self._runtime.save(branch.slot)
+            self._slots.free(branch.slot)
+            branch.slot, branch.cached, branch.owner = -1, 0, ('', 0, 0.0)  # restored cells will be its own
+
+    def _owner(self, adapter: str, scale: float = 1.0) -> Owner:
         if adapter not in self._adapters:
             raise EngineError(f'Adapter {adapter} is not loaded.', 1001)
-        return adapter, self._adapters[adapter].revision
+        return adapter, self._adapters[adapter].revision, scale
 
     def _reserved(self) -> int:
         return sum(one.room for one in self._running)
 
-    def _claim(self, owner: Owner, prompt: list[int], reserved: int) -> tuple[int, int]:
-        """A slot that begins with what is known of the prompt, and how much that is; leaves `reserved` cells."""
-        source, cached = self._kept.find(owner, prompt[:-1])  # the last token is decoded anew: it gives the logits
-        slot = self._free.pop()
-        if cached:
-            self._runtime.copy(source, slot, cached)
-        self._release(self._kept.shrink(self._runtime.context_tokens - reserved))
-        return slot, cached
-
     def _leave(self, owner: Owner, tokens: list[int], slot: int) -> None:
-        """Keep what a slot holds for later prompts, or free it."""
+        """Keep what a slot holds for later prompts, where nothing has changed since it was computed."""
         current = self._adapters.get(owner[0])
-        if self._settings.use_kv_cache and current is not None and current.revision == owner[1]:
-            self._release(self._kept.keep(owner, tokens, slot))
+        if current is not None and current.revision == owner[1]:
+            self._slots.keep(owner, tokens, slot)
         else:
-            self._release([slot])
+            self._slots.free(slot)
 
-    def _release(self, slots: list[int]) -> None:
-        for slot in slots:
-            self._runtime.cut(slot, 0)
-            self._free.append(slot)
-
-    def _next_group(self) -> list[Sequence]:
-        """The sequences of the adapter whose turn it is: highest priority, then longest unserved."""
-        groups: dict[str, list[Sequence]] = {}
+    def _next_group(self) -> list[tuple[Sequence, Branch]]:
+        """What is pending of the adapter whose turn it is: priority, and a point more for each turn passed over."""
+        groups: dict[Group, list[tuple[Sequence, Branch]]] = {}
         for sequence in self._running:
-            groups.setdefault(sequence.request.adapter, []).append(sequence)
+            for branch in sequence.branches:
+                if branch.pending:
+                    groups.setdefault((branch.adapter, branch.scale), []).append((sequence, branch))
         self._turn += 1
-        adapter = min(groups, key=lambda key: (
-            -max(one.request.priority for one in groups[key]), self._served.get(key, 0)))
-        self._served[adapter] = self._turn
-        return groups[adapter]
+        chosen = max(groups, key=lambda key: max(one.request.priority for one, _branch in groups[key])
+                     + self._turn - self._served.get(key, self._turn))
+        self._served = {key: self._served.get(key, self._turn) for key in groups} | {chosen: self._turn}
+        return groups[chosen]
 
-    def _decode(self, group: list[Sequence]) -> None:
+    def _decode(self, group: list[tuple[Sequence, Branch]]) -> None:
         """Decode what is pending, at most a chunk of prompts, and advance the sequences that have logits then."""
-        chunk, runs, sequences = CHUNK_TOKENS, [], []
-        for sequence in sorted(group, key=lambda one: len(one.pending)):
-            position = len(sequence.decoded)
-            tokens = sequence.take(1 if len(sequence.pending) == 1 else chunk)
+        chunk, runs, decoded = self._pace.chunk_tokens(), [], []
+        for sequence, branch in sorted(group, key=lambda one: (
+                len(one[1].pending) > 1, -one[0].request.priority, one[0].arrived)):
+            position = len(branch.decoded)
+            tokens = branch.take(1 if len(branch.pending) == 1 else chunk)
             if tokens:
                 chunk -= len(tokens) if len(tokens) > 1 else 0
-                runs.append(Run(sequence.slot, position, tokens, 0 if sequence.pending else 1))
-                sequences.append(sequence)
-        adapter = group[0].request.adapter
+                runs.append(Run(branch.slot, position, tokens, 0 if branch.pending else 1))
+                decoded.append((sequence, branch))
+        adapter, scale = group[0][1].adapter, group[0][1].scale
+        began = time.monotonic()
         try:
-            logits = self._runtime.decode(adapter, self._adapters[adapter].scale, runs)
+            logits = self._runtime.decode(adapter, self._adapters[adapter].scale * scale, runs)
+        except NoRoomError:
+            for (_sequence, branch), run in zip(decoded, runs, strict=True):
+                branch.put_back(run.tokens)
+            self._make_way()
+            return
         except EngineError as error:
-            for sequence in sequences:
-                sequence.decoded = []  # nobody knows what is in the cells
+            for sequence in {id(one): one for one, _branch in decoded}.values():
+                for branch in sequence.branches:
+                    branch.decoded = []  # nobody knows what is in the cells
                 self._end(sequence, 'error', error.code, str(error))
             return
-        for sequence, rows in zip(sequences, logits, strict=True):
+        self._pace.stepped(sum(len(run.tokens) for run in runs if len(run.tokens) > 1), time.monotonic() - began)
+        for (sequence, branch), rows in zip(decoded, logits, strict=True):
             if len(rows):
-                self._advance(sequence, rows[-1])
+                branch.logits = rows[-1] if len(sequence.branches) == 1 else rows[-1].copy()
+                if sequence.ready():
+                    self._advance(sequence)
 
-    def _advance(self, sequence: Sequence, logits: NDArray[np.float32]) -> None:
+    def _make_way(self) -> None:
+        """Free cells when the cache is full: those kept for later first, then the least urgent sequence's."""
+        if self._slots.shrink(0):
+            return
+        if len(self._running) > 1:
+            self._preempt(min(self._running, key=lambda one: (one.standing, -one.arrived)), time.monotonic())
+        else:
+            self._end(self._running[0], 'error', 3002, str(NoRoomError()), 1.0)
+
+    def _advance(self, sequence: Sequence) -> None:
         try:
-            pieces, reason = sequence.advance(logits, self._runtime)
+            pieces, reason = sequence.advance(self._runtime)
         except EngineError as error:
             self._end(sequence, 'error', error.code, str(error))
             return
@@ -213,13 +310,18 @@ class BatchingEngine:
         if reason:
             self._end(sequence, reason)
 
-    def _end(self, sequence: Sequence, reason: str, code: int = 0, message: str = '') -> None:
-        self._ended += sequence.finish(reason, code, message)
-        if sequence.slot < 0:
+    def _end(self, sequence: Sequence, reason: str, code: int = 0, message: str = '',
+             retry_after_s: float = 0.0) -> None:
+        found = sequence.finish(reason, code, message, retry_after_s)
+        self._ended += found
+        if not sequence.admitted:
             self._waiting.remove(sequence)
-        else:
-            self._running.remove(sequence)
-            self._leave(sequence.owner, sequence.decoded, sequence.slot)
+            return
+        if isinstance(found[-1], Result):
+            self._pace.answered(found[-1].total_s - found[-1].queue_s)
+        self._running.remove(sequence)
+        for branch in sequence.branches:
+            self._leave(branch.owner, branch.decoded, branch.slot)
 
     def score(self, messages: Messages, texts: list[str], adapter: str = '') -> list[list[float]]:
         """Log-likelihood [nats] of every token of each text as the answer; raises EngineError (1001, 3002, 3004)."""
@@ -234,8 +336,9 @@ class BatchingEngine:
         for begin in range(0, len(answer), SCORED_TOKENS):
             tokens = answer[begin:begin + SCORED_TOKENS]
             run = Run(slot, start + begin, tokens, len(tokens))
-            logits = np.concatenate((logits[-1:], self._decode_one(adapter, run)))
-            found += [float(_log_softmax(row)[token]) for row, token in zip(logits, tokens, strict=False)]
+            last = logits[-1:].copy()
+            logits = np.concatenate((last, self._decode_one(adapter, run)))
+            found += [float(row[token]) for row, token in zip(log_softmax(logits), tokens, strict=False)]
         self._runtime.cut(slot, start)
         return found
 
@@ -244,7 +347,7 @@ class BatchingEngine:
         with self._borrow(adapter, self._chat.tokens(messages), 0) as (_slot, logits):
             best = np.argsort(-logits, kind='stable')[:count]
             return [(int(token), float(value)) for token, value in
-                    zip(best, np.exp(_log_softmax(logits)[best]), strict=True)]
+                    zip(best, np.exp(log_softmax(logits)[best]), strict=True)]
 
     def embed(self, text: str, adapter: str = '') -> tuple[list[float], int]:
         """Mean of the last hidden states (width,) and the number of tokens; raises EngineError as score()."""
@@ -253,24 +356,26 @@ class BatchingEngine:
             raise EngineError('The text is empty; there is nothing to embed.')
         self._owner(adapter)
         self._make_room(len(tokens))
-        slot = self._free.pop()
+        slot = self._slots.take()
         try:
             states = self._runtime.hidden_states(adapter, self._adapters[adapter].scale, slot, tokens)
         finally:
-            self._release([slot])
+            self._slots.free(slot)
         return [float(value) for value in states.mean(axis=0)], len(tokens)
 
     @contextmanager
     def _borrow(self, adapter: str, prompt: list[int], more: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Decode a prompt at once in a slot with room for `more` tokens; yields slot and logits (vocabulary,)."""
-        owner = self._owner(adapter)
-        self._make_room(len(prompt) + more)
-        slot, cached = self._claim(owner, prompt, self._reserved() + len(prompt) + more)
+        owner, wanted = self._owner(adapter), len(prompt) + more
+        self._make_room(wanted)
+        most_kept = self._runtime.context_tokens - self._reserved() - wanted
+        slot, cached = self._slots.claim(owner, prompt, self._holders(owner), most_kept)
         known: list[int] = []
         try:
-            for begin in range(cached, len(prompt), CHUNK_TOKENS):
-                logits = self._decode_one(adapter, Run(slot, begin, prompt[begin:begin + CHUNK_TOKENS], 1))
-            yield slot, logits[-1]
+            chunk = self._pace.chunk_tokens()
+            for begin in range(cached, len(prompt), chunk):
+                logits = self._decode_one(adapter, Run(slot, begin, prompt[begin:begin + chunk], 1))
+            yield slot, logits[-1].copy()
             known = prompt
         finally:
             self._leave(owner, known, slot)
@@ -286,7 +391,7 @@ class BatchingEngine:
         left = self._runtime.context_tokens - self._reserved() - tokens
         if left < 0:
             raise EngineError(f'{len(self._running)} requests fill the context; try again later.', 3002, 1.0)
-        self._release(self._kept.shrink(left))
+        self._slots.shrink(left)
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special. `ends` adds BOS and EOS as the model does."""
@@ -305,8 +410,3 @@ class BatchingEngine:
     def close(self) -> None:
         """Free everything."""
         self._runtime.close()
-
-
-def _log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    shifted = logits.astype(np.float64) - logits.max()
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()), dtype=np.float64)

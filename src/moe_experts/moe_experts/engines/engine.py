@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -29,18 +30,32 @@ class Sampling:
     penalty_repeat: float = 1.0
     penalty_freq: float = 0.0
     penalty_present: float = 0.0
+    mirostat: int = 0
+    mirostat_eta: float = 0.1
+    mirostat_tau: float = 5.0
+    n_probs: int = 0
     seed: int = -1
     ignore_eos: bool = False
     logit_bias: tuple[tuple[int, float], ...] = ()
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the same request gets the same answer again."""
+        return self.temp == 0.0 or self.seed >= 0
 
     def check(self) -> None:
         """Raise EngineError for values that mean nothing (NaN included)."""
         ranges = (('temp', 0.0, 10.0), ('top_k', 0, 1 << 20), ('top_p', 0.0, 1.0), ('min_p', 0.0, 1.0),
                   ('typical_p', 0.0, 1.0), ('penalty_repeat', 1e-3, 10.0), ('penalty_freq', -2.0, 2.0),
-                  ('penalty_present', -2.0, 2.0))
+                  ('penalty_present', -2.0, 2.0), ('penalty_last_n', -1, 1 << 20), ('mirostat', 0, 2),
+                  ('mirostat_eta', 0.0, 1.0), ('mirostat_tau', 0.0, 20.0), ('n_probs', 0, 20),
+                  ('seed', -1, (1 << 63) - 1))
         for name, low, high in ranges:
             if not low <= getattr(self, name) <= high:
                 raise EngineError(f'{name} is {getattr(self, name)}; it must be {low:g}..{high:g}.')
+        for token, bias in self.logit_bias:
+            if math.isnan(bias) or token < 0:
+                raise EngineError(f'logit_bias has {bias} for token {token}; it must be a number for a token >= 0.')
 
 
 @dataclass(frozen=True)
@@ -49,22 +64,47 @@ class EngineSettings:
 
     Attributes:
         threads: for decoding, at most.
-        slots: sequences at once.
+        threads_batch: for prompts, at most; 0 = as for decoding.
+        slots: sequences at once; 1 = no batching.
         context_tokens: of the KV cache that all sequences share.
         queue_limit: requests that may wait.
+        company_s: how long a lone request may wait for others while nothing runs, where requests have been coming as
+            close to each other as that.
         use_kv_cache: whether prompts begin with what finished sequences left in the cache.
         kept_tokens: of finished sequences that may stay in the cache.
+        cache_type: number format of the KV cache, a name of ggml's ('f16', 'q8_0', 'f32').
+        gpu_layers: layers on the GPU, where llama.cpp was built for one.
+        mmap: map the file instead of reading it.
+        mlock: keep the model from being swapped out.
+        affinity: cores that the worker may use; () = all.
     """
 
     threads: int = 2
-    slots: int = 8
+    threads_batch: int = 0
+    slots: int = 32
     context_tokens: int = 8192
     queue_limit: int = 64
+    company_s: float = 0.01
     use_kv_cache: bool = True
     kept_tokens: int = 4096
+    cache_type: str = 'f16'
+    gpu_layers: int = 0
+    mmap: bool = True
+    mlock: bool = False
+    affinity: tuple[int, ...] = ()
 
 
 Messages = tuple[tuple[str, str], ...]
+Probable = tuple[int, float, str]  # a token, its probability 0..1, its text
+
+
+@dataclass(frozen=True)
+class Part:
+    """One expert of a mixture: its adapter, its weight >= 0, and the prompt as it is put to that expert."""
+
+    adapter: str
+    weight: float
+    messages: Messages
 
 
 @dataclass(frozen=True)
@@ -74,6 +114,8 @@ class Request:
     Attributes:
         messages: (role, content), oldest first.
         adapter: key of a loaded adapter; '' = the bare base.
+        scale: of the adapter for this request alone, times the one it was loaded with.
+        mixture: experts whose distributions are mixed; () = the one above.
         deadline: time.monotonic() [s] after which nobody waits; 0 = none.
         truncate: '' = a prompt longer than the context is an error, 'left' or 'middle' = cut there.
     """
@@ -81,6 +123,8 @@ class Request:
     id: str
     messages: Messages
     adapter: str = ''
+    scale: float = 1.0
+    mixture: tuple[Part, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 256
     max_seq_len: int = 2048
@@ -95,18 +139,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of a request; token is -1 where the text spans several."""
+    """New text of a request; token is -1 where the text spans several. probs as n_probs wants them."""
 
     id: str
     text: str
     token: int
+    probs: tuple[Probable, ...] = ()
 
 
 @dataclass(frozen=True)
 class Result:
     """The end of a request; durations in seconds. With an error, text is what was generated until then.
 
-    cached_tokens are those of the prompt that were not computed again; retry_after_s comes with 3002.
+    cached_tokens are those of the prompt that were not computed again; retry_after_s comes with 3002. probs are the
+    most probable tokens at every position of the answer, () unless n_probs asks for them. weights are those of a
+    mixture's parts behind the last token.
     """
 
     id: str
@@ -123,6 +170,8 @@ class Result:
     error_msg: str = ''
     cached_tokens: int = 0
     retry_after_s: float = 0.0
+    probs: tuple[tuple[Probable, ...], ...] = ()
+    weights: tuple[float, ...] = ()
 
 
 class Engine(Protocol):

@@ -13,7 +13,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from moe_experts.engines.engine import EngineError
+from moe_experts.engines.engine import EngineError, EngineSettings
 from moe_experts.engines.runtime import Run
 
 
@@ -24,14 +24,13 @@ class TransformersRuntime:
 
     Args:
         folder: config.json, tokenizer.json, *.safetensors.
-        threads: of torch.
-        context_tokens: cells of all caches together.
+        settings: threads and context_tokens are used; a GPU that torch sees is.
 
     Raises EngineError (1001) when the folder cannot be loaded.
     """
 
-    def __init__(self, folder: Path, threads: int, context_tokens: int) -> None:
-        torch.set_num_threads(threads)
+    def __init__(self, folder: Path, settings: EngineSettings) -> None:
+        torch.set_num_threads(settings.threads)
         transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         if not any(folder.glob('*.safetensors')):
             raise EngineError(f'{folder} holds no safetensors; other formats can run code and are not loaded.', 1001)
@@ -59,8 +58,8 @@ class TransformersRuntime:
         self._count = 0
         self._active: tuple[str, float] | None = None
         self.vocabulary_size = int(config.vocab_size)
-        self.context_tokens = context_tokens
-        self.sequence_tokens = min(context_tokens, int(config.max_position_embeddings))
+        self.context_tokens = settings.context_tokens
+        self.sequence_tokens = min(settings.context_tokens, int(config.max_position_embeddings))
         self.end_token = self._ends[0]
         self.chat_template = self._settings.get('chat_template') or ''
         self.special_texts = {name: _token_text(self._settings.get(name)) for name in ('bos_token', 'eos_token')}
@@ -157,6 +156,15 @@ class TransformersRuntime:
             self._caches.pop(slot, None)
         elif slot in self._caches:
             self.copy(slot, slot, length)
+
+    def save(self, slot: int) -> Any:
+        """What a slot holds, to be restored after its cells were freed."""
+        return self._caches.get(slot)
+
+    def restore(self, slot: int, state: Any) -> None:
+        """Fill an empty slot with what was saved."""
+        if state is not None:
+            self._caches[slot] = state
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special."""

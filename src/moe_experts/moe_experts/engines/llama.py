@@ -6,13 +6,15 @@ import ctypes
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
 import llama_cpp.llama_cpp as llama
 import llguidance.llamacpp
 import numpy as np
 from numpy.typing import NDArray
 
-from moe_experts.engines.engine import EngineError
-from moe_experts.engines.runtime import Run
+from moe_experts.engines.engine import EngineError, EngineSettings
+from moe_experts.engines.gguf_header import inspect_gguf
+from moe_experts.engines.runtime import NoRoomError, Run
 from moe_experts.engines.spare_cores import SpareCores
 
 BATCH_TOKENS = 2048
@@ -20,45 +22,92 @@ MICROBATCH_TOKENS = 512
 _quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
 
 
+class Batch:
+    """llama.cpp's batch over arrays of numpy, so that a chunk of a prompt is copied at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._tokens, self._positions, self._slots = (np.zeros(most, dtype=np.int32) for _ in range(3))
+        self._wanted = np.zeros(most, dtype=np.int8)
+        self._one = np.ones(most, dtype=np.int32)  # every token belongs to one sequence
+        step, first = self._slots.itemsize, self._slots.ctypes.data
+        pointer = ctypes.POINTER(ctypes.c_int32)
+        self._slot_pointers = (pointer * most)(*(
+            ctypes.cast(first + step * index, pointer) for index in range(most)))
+        self.structure = llama.llama_batch(
+            n_tokens=0, token=self._tokens.ctypes.data_as(pointer), embd=None,
+            pos=self._positions.ctypes.data_as(pointer), n_seq_id=self._one.ctypes.data_as(pointer),
+            seq_id=self._slot_pointers, logits=self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8)))
+
+    def fill(self, runs: list[Run]) -> bool:
+        """Hold these runs; False where they are too many."""
+        used = 0
+        for run in runs:
+            end = used + len(run.tokens)
+            if end > self._most:
+                return False
+            self._tokens[used:end] = run.tokens
+            self._positions[used:end] = np.arange(run.position, run.position + len(run.tokens))
+            self._slots[used:end] = run.slot
+            self._wanted[used:end] = 0
+            self._wanted[end - run.wanted:end] = 1
+            used = end
+        self.structure.n_tokens = used
+        return True
+
+
+def cache_type(name: str) -> int:
+    """ggml's number of a type of the KV cache; raises EngineError."""
+    found = getattr(llama_cpp, f'GGML_TYPE_{name.upper()}', None)
+    if found is None:
+        raise EngineError(f'cache_type {name} is unknown; f16, f32 and q8_0 are usual.', 1001)
+    return int(found)
+
+
 class LlamaRuntime:
     """A GGUF base in one context; all slots share its unified KV cache.
 
     Args:
         path: the base.
-        threads: for decoding, at most.
         slots: sequence ids.
-        context_tokens: cells of the cache.
 
     Raises EngineError (1001) when the file cannot be loaded.
     """
 
-    def __init__(self, path: Path, threads: int, slots: int, context_tokens: int) -> None:
+    def __init__(self, path: Path, settings: EngineSettings, slots: int) -> None:
+        inspect_gguf(path, 'model')
         llama.llama_log_set(_quiet, ctypes.c_void_p(0))
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
         # llama.cpp's AMX kernels crash on virtual machines that show AMX but do not let it be used
         loading.use_extra_bufts = False
+        loading.n_gpu_layers = settings.gpu_layers
+        loading.use_mmap, loading.use_mlock = settings.mmap, settings.mlock
         self._model = llama.llama_model_load_from_file(str(path).encode(), loading)
         if not self._model:
             raise EngineError(f'llama.cpp cannot load {path}; it is damaged or of an unknown architecture.', 1001)
-        settings = llama.llama_context_default_params()
-        settings.n_ctx, settings.n_batch, settings.n_ubatch = context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
-        settings.n_seq_max, settings.kv_unified = slots, True
-        settings.n_threads = settings.n_threads_batch = threads
-        self._spare_cores, self._threads = SpareCores(threads), threads
-        self._context = llama.llama_init_from_model(self._model, settings)
+        context = llama.llama_context_default_params()
+        context.n_ctx, context.n_batch, context.n_ubatch = settings.context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
+        context.n_seq_max, context.kv_unified = slots, True
+        context.type_k = context.type_v = cache_type(settings.cache_type)
+        context.n_threads = settings.threads
+        context.n_threads_batch = settings.threads_batch or settings.threads
+        self._spare_cores, self._threads = SpareCores(settings.threads), settings.threads
+        self._threads_batch = context.n_threads_batch
+        self._context = llama.llama_init_from_model(self._model, context)
         if not self._context:
-            raise EngineError(f'No memory for a context of {context_tokens} tokens; lower max_seq_len.', 1001)
+            raise EngineError(f'No memory for a context of {settings.context_tokens} tokens; lower max_seq_len.', 1001)
         self._memory = llama.llama_get_memory(self._context)
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._width = llama.llama_model_n_embd(self._model)
-        self._batch = llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        self._batch = Batch(BATCH_TOKENS)
         self._adapters: dict[str, Any] = {}
         self._active = ('', 1.0)
         self._metadata = self._read_metadata()
         self.vocabulary_size = llama.llama_vocab_n_tokens(self._vocabulary)
-        self.context_tokens = context_tokens
-        self.sequence_tokens = min(context_tokens, llama.llama_model_n_ctx_train(self._model) or context_tokens)
+        self.context_tokens = settings.context_tokens
+        self.sequence_tokens = min(settings.context_tokens,
+                                   llama.llama_model_n_ctx_train(self._model) or settings.context_tokens)
         self.end_token = llama.llama_vocab_eos(self._vocabulary)
         self.chat_template = self._metadata.get('tokenizer.chat_template', '')
         self.special_texts = {'bos_token': self._text(llama.llama_vocab_bos(self._vocabulary)),
@@ -67,6 +116,7 @@ class LlamaRuntime:
 
     def load_adapter(self, key: str, path: Path) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
+        inspect_gguf(path, 'adapter', self._metadata.get('general.architecture', ''))
         adapter = llama.llama_adapter_lora_init(self._model, str(path).encode())
         if not adapter:
             raise EngineError(f'{path} is no adapter for this base, or is damaged.', 1001)
@@ -89,14 +139,18 @@ class LlamaRuntime:
         self._active = (adapter, scale)
 
     def decode(self, adapter: str, scale: float, runs: list[Run]) -> list[NDArray[np.float32]]:
-        """Compute runs with one adapter; returns logits (wanted, vocabulary) per run. Raises EngineError (3000)."""
+        """Compute runs with one adapter; returns logits (wanted, vocabulary) per run, a view until the next decode.
+
+        Raises NoRoomError, EngineError (3000).
+        """
         self._use(adapter, scale)
-        used, rows = 0, []
-        for run in runs:
-            used = self._put(run, used)
-            rows.append(range(used - run.wanted, used))
-        self._compute(used)
-        return [self._rows(llama.llama_get_logits_ith, one, self.vocabulary_size) for one in rows]
+        self._compute(runs)
+        wanted = sum(run.wanted for run in runs)
+        if not wanted:
+            return [np.empty((0, self.vocabulary_size), dtype=np.float32) for _run in runs]
+        logits = np.ctypeslib.as_array(llama.llama_get_logits(self._context), shape=(wanted, self.vocabulary_size))
+        ends = np.cumsum([run.wanted for run in runs])
+        return [logits[end - run.wanted:end] for run, end in zip(runs, ends, strict=True)]
 
     def hidden_states(self, adapter: str, scale: float, slot: int, tokens: list[int]) -> NDArray[np.float32]:
         """Last hidden states (tokens, width), computed in an empty slot. Raises EngineError (3000)."""
@@ -106,39 +160,25 @@ class LlamaRuntime:
             found = []
             for begin in range(0, len(tokens), MICROBATCH_TOKENS):
                 part = tokens[begin:begin + MICROBATCH_TOKENS]
-                used = self._put(Run(slot, begin, part, len(part)), 0)
-                self._compute(used)
-                found.append(self._rows(llama.llama_get_embeddings_ith, range(used), self._width))
+                self._compute([Run(slot, begin, part, len(part))])
+                found.append(np.ctypeslib.as_array(llama.llama_get_embeddings(self._context),
+                                                   shape=(len(part), self._width)).copy())
             return np.concatenate(found)
         finally:
             llama.llama_set_embeddings(self._context, False)
 
-    def _put(self, run: Run, used: int) -> int:
-        """Write a run into the batch behind the `used` entries; returns how many there are now."""
-        batch, end = self._batch, used + len(run.tokens)
-        if end > BATCH_TOKENS:
-            raise EngineError(f'A batch of {end} tokens is more than {BATCH_TOKENS}.', 3000)
-        first_wanted = end - run.wanted
-        for index, token in enumerate(run.tokens, used):
-            batch.token[index], batch.pos[index] = token, run.position + index - used
-            batch.n_seq_id[index], batch.seq_id[index][0] = 1, run.slot
-            batch.logits[index] = index >= first_wanted
-        return end
-
-    def _compute(self, count: int) -> None:
+    def _compute(self, runs: list[Run]) -> None:
+        if not self._batch.fill(runs):
+            raise EngineError(f'A batch of more than {BATCH_TOKENS} tokens cannot be computed.', 3000)
         threads = self._spare_cores.count()
         if threads != self._threads:
-            llama.llama_set_n_threads(self._context, threads, threads)
+            llama.llama_set_n_threads(self._context, threads, min(threads, self._threads_batch))
             self._threads = threads
-        self._batch.n_tokens = count
-        if code := llama.llama_decode(self._context, self._batch):
+        code = llama.llama_decode(self._context, self._batch.structure)
+        if code == 1:
+            raise NoRoomError
+        if code:
             raise EngineError(f'llama.cpp could not decode (code {code}).', 3000)
-
-    def _rows(self, get: Any, rows: range, width: int) -> NDArray[np.float32]:
-        found = np.empty((len(rows), width), dtype=np.float32)
-        for index, row in enumerate(rows):
-            found[index] = np.ctypeslib.as_array(get(self._context, row), shape=(width,))
-        return found
 
     def copy(self, source: int, target: int, length: int) -> None:
         """Let an empty slot begin with the first cells of another one; the cells are shared."""
@@ -147,6 +187,18 @@ class LlamaRuntime:
     def cut(self, slot: int, length: int) -> None:
         """Free the cells of a slot from `length` on; 0 empties it."""
         llama.llama_memory_seq_rm(self._memory, slot, length, -1)
+
+    def save(self, slot: int) -> Any:
+        """What a slot holds, to be restored after its cells were freed."""
+        size = llama.llama_state_seq_get_size(self._context, slot)
+        state = (ctypes.c_uint8 * size)()
+        llama.llama_state_seq_get_data(self._context, state, size, slot)
+        return state
+
+    def restore(self, slot: int, state: Any) -> None:
+        """Fill an empty slot with what was saved; raises NoRoomError."""
+        if not llama.llama_state_seq_set_data(self._context, state, len(state), slot):
+            raise NoRoomError
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special."""
@@ -187,6 +239,5 @@ class LlamaRuntime:
     def close(self) -> None:
         """Free everything; adapters go with their model."""
         self._spare_cores.close()
-        llama.llama_batch_free(self._batch)
         llama.llama_free(self._context)
         llama.llama_model_free(self._model)

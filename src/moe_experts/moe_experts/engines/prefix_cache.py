@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-Owner = tuple[str, int]
+Owner = tuple[str, int, float]  # adapter, its revision, the scale of the request
 
 
 @dataclass

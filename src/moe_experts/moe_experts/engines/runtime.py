@@ -9,6 +9,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from moe_experts.engines.engine import EngineError
+
+
+class NoRoomError(EngineError):
+    """The KV cache has no free cells; nothing was computed and nothing changed."""
+
+    def __init__(self) -> None:
+        super().__init__('The KV cache is full; try again later.', 3002, 1.0)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -50,7 +59,8 @@ class Runtime(Protocol):
     def decode(self, adapter: str, scale: float, runs: list[Run]) -> list[NDArray[np.float32]]:
         """Compute runs with one adapter ('' = none); returns logits (wanted, vocabulary) per run.
 
-        Raises EngineError (3000); the cells of the runs are then undefined.
+        The logits may be a view that the next decode overwrites. Raises NoRoomError, and EngineError (3000) where the
+        cells of the runs are undefined then.
         """
 
     def hidden_states(self, adapter: str, scale: float, slot: int, tokens: list[int]) -> NDArray[np.float32]:
@@ -61,6 +71,12 @@ class Runtime(Protocol):
 
     def cut(self, slot: int, length: int) -> None:
         """Free the cells of a slot from `length` on; 0 empties it."""
+
+    def save(self, slot: int) -> Any:
+        """What a slot holds, to be restored after its cells were freed."""
+
+    def restore(self, slot: int, state: Any) -> None:
+        """Fill an empty slot with what was saved; raises NoRoomError."""
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """As Engine.tokenize."""
