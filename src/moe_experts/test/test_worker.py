@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from tiny_model import make_models
 
-from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result, Sampling
+from moe_experts.engines.engine import EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
 from moe_experts.worker.client import Worker
+from moe_experts.worker.watch import Limits
 
 SCHEMA = json.dumps({'type': 'object', 'properties': {'joint': {'enum': ['pan', 'tilt']},
                                                       'by': {'type': 'integer', 'minimum': -90, 'maximum': 90}},
@@ -148,3 +150,67 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     with pytest.raises(EngineError) as caught:
         Worker(broken, EngineSettings(threads=1), print)
     assert caught.value.code == 1001
+
+
+@pytest.fixture(scope='module')
+def tiny(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp('tiny'))
+
+
+def endless(name, **options):
+    return request(name, 'look', max_tokens=1900, sampling=Sampling(temp=0.0, ignore_eos=True), **options)
+
+
+def test_a_worker_that_stalls_is_started_again(tiny):
+    """What was streamed fails with its text, what waited is answered by the next worker."""
+    lines, arrivals, waiting = [], queue.SimpleQueue(), queue.SimpleQueue()
+    worker = Worker(tiny / 'base.gguf', EngineSettings(threads=1, slots=1), lines.append, Limits(stall_timeout_s=1.0))
+    try:
+        worker.submit(endless('running'), arrivals.put)
+        while not isinstance(arrivals.get(timeout=30), Piece):
+            continue
+        worker.submit(request('waiting', 'look', max_tokens=2), waiting.put)
+        os.kill(worker.pid, signal.SIGSTOP)
+        while not isinstance(item := arrivals.get(timeout=30), Result):
+            continue
+        while not isinstance(answer := waiting.get(timeout=30), Result):
+            continue
+    finally:
+        worker.close()
+    assert (item.error_code, answer.error_code) == (3000, 0)
+    assert item.text
+    assert 'no step for' in item.error_msg
+    assert 'no step for' in lines[0]
+
+
+def test_a_worker_that_grows_is_started_again():
+    lines = []
+    worker = Worker(base(), EngineSettings(threads=1), lines.append, Limits(max_growth_mb=1))
+    try:
+        first = worker.pid
+        result = ask(worker, request('long', 'word ' * 400, max_tokens=8))['long'][1]
+    finally:
+        worker.close()
+    assert worker.pid != first
+    assert result.error_code == 3000
+    assert 'its memory grew by' in lines[0]
+
+
+def test_a_mixture_comes_over_the_wire_with_its_weights(tiny):
+    worker = Worker(tiny / 'base.gguf', EngineSettings(threads=1), print)
+    try:
+        worker.load_adapter('left', tiny / 'adapter.gguf', 1.0)
+        messages = (('user', 'look'),)
+        parts = (Part('', 0.5, messages), Part('left', 0.5, messages))
+        options = {'max_tokens': 4, 'sampling': Sampling(temp=0.0, ignore_eos=True, n_probs=2)}
+        _pieces, result = ask(worker, request('mixed', 'look', mixture=parts, **options))['mixed']
+    finally:
+        worker.close()
+    assert result.error_code == 0
+    assert sum(result.weights) == pytest.approx(1.0)
+    assert len(result.probs) == 4
+
+
+def test_cores_that_are_not_there_are_named(tiny):
+    with pytest.raises(EngineError, match='cores'):
+        Worker(tiny / 'base.gguf', EngineSettings(threads=1, affinity=(4096,)), print)

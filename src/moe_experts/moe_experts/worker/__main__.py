@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import os
 import queue
 import signal
@@ -18,10 +19,13 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Piece, Request, Result, Sampling
+from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 
 _PR_SET_PDEATHSIG = 1
+_OOM_SCORE = '500'  # where memory runs out, the worker goes and the node that can start it again stays
+_FOREVER_S = 1e6
+ALIVE_S = 0.5  # a busy worker says so often that it is getting on
 _COMPUTING = {'score', 'embed', 'distribution'}
 
 
@@ -31,8 +35,11 @@ def request_of(message: dict[str, Any]) -> Request:
     left = fields.pop('timeout_s', 0.0)
     sampling = fields.pop('sampling')
     sampling['logit_bias'] = tuple(map(tuple, sampling.get('logit_bias', ())))
+    mixture = tuple(Part(part['adapter'], part['weight'], pairs(part['messages']))
+                    for part in fields.pop('mixture', ()))
     return Request(**{**fields, 'messages': pairs(fields['messages']), 'stop': tuple(fields['stop']),
-                      'sampling': Sampling(**sampling), 'deadline': time.monotonic() + left if left else 0.0})
+                      'mixture': mixture, 'sampling': Sampling(**sampling),
+                      'deadline': time.monotonic() + left if left else 0.0})
 
 
 def pairs(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:
@@ -56,10 +63,12 @@ class Server:
     Args:
         engine: that this thread owns.
         wire: file that the node reads.
+        company_s: how long a lone request may wait for others that are likely to come.
     """
 
-    def __init__(self, engine: Engine, wire: Any) -> None:
-        self._engine, self._wire = engine, wire
+    def __init__(self, engine: Engine, wire: Any, company_s: float) -> None:
+        self._engine, self._wire, self._company_s = engine, wire, company_s
+        self._arrived = self._told = 0.0
         self._commands: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
         self._computing: deque[dict[str, Any]] = deque()
         self._counts = (0, 0)
@@ -70,6 +79,9 @@ class Server:
         while self._take():
             if self._computing:
                 self._answer(self._computing.popleft())
+            if time.monotonic() - self._told >= ALIVE_S:
+                self._told = time.monotonic()
+                self.send({'kind': 'alive'})
             for item in self._engine.step():
                 self.send({'kind': 'piece' if isinstance(item, Piece) else 'result', **item.__dict__})
             if self._engine.counts() != self._counts:
@@ -88,12 +100,19 @@ class Server:
     def _take(self) -> bool:
         """Take what has come, or wait where nothing is to do; False at the end."""
         idle = not self._engine.busy() and not self._computing
-        while idle or not self._commands.empty():
-            idle = False
-            message = self._commands.get()
+        until = math.inf if idle else 0.0
+        while True:
+            left = until - time.monotonic()
+            try:
+                message = self._commands.get(left > 0.0, min(left, _FOREVER_S))
+            except queue.Empty:
+                return True
             if message is None:
                 return False
+            if until == math.inf:
+                until = 0.0
             if message['verb'] == 'submit':
+                until = until or (time.monotonic() + self._company() if idle else 0.0)
                 self._submit(message['request'])
             elif message['verb'] == 'cancel':
                 self._engine.cancel(message['id'])
@@ -101,7 +120,12 @@ class Server:
                 self._computing.append(message)
             else:
                 self._answer(message)
-        return True
+
+    def _company(self) -> float:
+        """How long [s] to wait for the next request: not at all unless they have been coming close together."""
+        now = time.monotonic()
+        gap, self._arrived = now - self._arrived, now
+        return self._company_s if gap < self._company_s else 0.0
 
     def _submit(self, fields: dict[str, Any]) -> None:
         try:
@@ -122,15 +146,23 @@ def main() -> int:
     """Serve until standard input ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the node decides when its worker ends
+    Path('/proc/self/oom_score_adj').write_text(_OOM_SCORE)
     # llama.cpp and its libraries may print; the protocol keeps a descriptor of its own.
     wire = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
+    settings = EngineSettings(**json.loads(sys.argv[2]))
     try:
-        engine = open_engine(Path(sys.argv[1]), EngineSettings(**json.loads(sys.argv[2])))
+        if settings.affinity:
+            os.sched_setaffinity(0, settings.affinity)
+        engine = open_engine(Path(sys.argv[1]), settings)
+    except OSError as error:
+        wire.write(json.dumps({'kind': 'fatal', 'error_msg': f'The cores {settings.affinity} cannot be used: {error}'})
+                   + '\n')
+        return 1
     except EngineError as error:
         wire.write(json.dumps({'kind': 'fatal', 'error_msg': str(error)}) + '\n')
         return 1
-    server = Server(engine, wire)
+    server = Server(engine, wire, settings.company_s)
     server.send({'kind': 'ready'})
     server.run()
     engine.close()

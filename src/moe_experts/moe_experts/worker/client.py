@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result
+from moe_experts.worker.watch import Limits, Watch, resident_bytes
 
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 30.0
+WATCH_S = 0.5
 ATTEMPTS = 2  # a request that takes its worker down with it is not asked for ever
 Listener = Callable[[Piece | Result], None]
 
@@ -40,6 +42,7 @@ class Worker:
         base: GGUF file, or folder of safetensors, that it loads.
         settings: of its engine.
         tell: receives one line about every restart.
+        limits: beyond which it is ended and started again.
 
     After a crash, requests that had streamed text get 3000 INFERENCE_FAILED with it; the others are asked once again.
 
@@ -49,8 +52,9 @@ class Worker:
         restarts, pieces: since the start; pieces of text that were streamed.
     """
 
-    def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None]) -> None:
-        self._base, self._settings, self._tell = base, settings, tell
+    def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None],
+                 limits: Limits = Limits()) -> None:  # noqa: B008  # frozen
+        self._base, self._settings, self._tell, self._limits = base, settings, tell, limits
         self._lock = threading.RLock()
         self._open: dict[str, _Open] = {}
         self._calls: dict[int, Future[Any]] = {}
@@ -60,10 +64,13 @@ class Worker:
         self.restarts = self.running = self.waiting = self.pieces = 0
         self.failed = False
         self._process: subprocess.Popen[str]
+        self._watch: Watch
+        self._ended_for = ''
         started: Future[None] = Future()
         # The kernel ends a worker when the thread that started it ends, so one thread starts them all and stays.
         threading.Thread(target=self._supervise, args=(started,), daemon=True, name='worker').start()
         started.result()
+        threading.Thread(target=self._look_after, daemon=True, name='watch').start()
 
     @property
     def pid(self) -> int:
@@ -90,7 +97,18 @@ class Worker:
         if first['kind'] == 'fatal':
             process.wait()
             raise EngineError(first['error_msg'], 1001)
+        self._watch, self._ended_for = Watch(process.pid, self._limits), ''
         return process
+
+    def _look_after(self) -> None:
+        """End the process when it stalls or grows; what reads from it starts the next one."""
+        while not (self._closed or self.failed):
+            time.sleep(WATCH_S)
+            with self._lock:
+                if verdict := self._watch.verdict(bool(self._open or self._calls)):
+                    self._ended_for = verdict
+                    self._process.kill()
+                    self._watch.heard()
 
     def _supervise(self, started: Future[None]) -> None:
         try:
@@ -109,12 +127,13 @@ class Worker:
             if not line.endswith('\n'):
                 break  # it ended in the middle of a message
             message = json.loads(line)
+            self._watch.heard()
             kind = message.pop('kind')
             if kind == 'counts':
                 self.running, self.waiting = message['running'], message['waiting']
             elif kind == 'answer':
                 self._answered(message)
-            else:
+            elif kind in ('piece', 'result'):
                 self._relay(Piece(**message) if kind == 'piece' else
                             Result(**{**message, 'tokens': tuple(message['tokens'])}))
         return self._ended(process.wait())
@@ -143,12 +162,14 @@ class Worker:
         if self._closed:
             return False
         cause = signal.Signals(-code).name if code < 0 else f'exit code {code}'
-        if code == -signal.SIGKILL:
-            cause += ' (killed by hand or for lack of memory)'
-        self._tell(f'The worker of {self._base.name} ended with {cause}; starting it again.')
+        if self._ended_for:
+            cause = self._ended_for
+        elif code == -signal.SIGKILL:
+            cause += f' (killed {self._watch.killer()})'
+        self._tell(f'The worker of {self._base.name} ended: {cause}; starting it again.')
         # Held until the new process has everything: what is submitted meanwhile waits and is not lost.
         with self._lock:
-            sentence = f'The worker ended with {cause} while it answered; ask again.'
+            sentence = f'The worker ended while it answered: {cause}; ask again.'
             failed = [(entry, self._failure(entry, 3000, sentence)) for entry in self._open.values()
                       if entry.text or entry.attempts >= ATTEMPTS]
             for entry, _result in failed:
@@ -168,7 +189,7 @@ class Worker:
                 self.failed = True
             self.restarts += 1
         for future in calls.values():
-            future.set_exception(EngineError(f'The worker ended with {cause}.', 3000))
+            future.set_exception(EngineError(f'The worker ended: {cause}.', 3000))
         for entry, result in failed:
             entry.listener(result)
         return not self.failed
@@ -191,6 +212,7 @@ class Worker:
         future: Future[Any] = Future()
         with self._lock:
             self._check()
+            self._awaken()
             self._call += 1
             self._calls[self._call] = future
             self._send({'verb': verb, 'call': self._call, **arguments})
@@ -198,6 +220,11 @@ class Worker:
             return future.result(CALL_TIMEOUT_S)
         except TimeoutError:
             raise EngineError(f'The worker did not answer {verb} within {CALL_TIMEOUT_S:.0f} s.', 3001) from None
+
+    def _awaken(self) -> None:
+        """Silence counts from when there is something to do."""
+        if not (self._open or self._calls):
+            self._watch.heard()
 
     def _check(self) -> None:
         if self._closed:
@@ -224,6 +251,7 @@ class Worker:
         """Send a request; the listener hears every piece and the result, from the reader's thread."""
         with self._lock:
             self._check()
+            self._awaken()
             self._open[request.id] = _Open(request, listener)
             self._submit(request)
 
@@ -240,11 +268,7 @@ class Worker:
 
     def resident_bytes(self) -> int:
         """Memory of the process, mapped files included; 0 while it is restarted."""
-        try:
-            pages = int(Path(f'/proc/{self.pid}/statm').read_text().split()[1])
-        except (OSError, IndexError):
-            return 0
-        return pages * os.sysconf('SC_PAGE_SIZE')
+        return resident_bytes(self.pid)
 
     def close(self) -> None:
         """End the process; what is open ends with an error."""
