@@ -1,20 +1,36 @@
-"""Client: the Python SDK and the moe command.
+"""Client: the SDK, the moe command and the HTTP gateway.
 
-`from moe_client import Client` is the SDK; rclpy is imported with it and not before.
+`from moe_client import Client` is the SDK; rclpy is imported by a client that goes over ROS and not before.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from moe_client.client import Client
+from moe_client.errors import (
+                               Cancelled,
+                               DatasetInvalid,
+                               ExpertNotFound,
+                               ExpertNotReady,
+                               Forbidden,
+                               HardwareError,
+                               InferenceFailed,
+                               InvalidRequest,
+                               MoeError,
+                               NameTaken,
+                               Overloaded,
+                               RateLimited,
+                               SafetyViolation,
+                               StaleVersion,
+                               Timeout,
+                               TrainingFailed,
+                               Unauthorized,
+                               Unavailable,
+)
+from moe_client.types import Chunk, ExpertInfo, Generation, Route, RouterStats, TrainingJob, TrainingProgress
 
-if TYPE_CHECKING:
-    from moe_client.ros.client import Client
-
-__all__ = ['Client']
-
-
-def __getattr__(name: str) -> Any:
-    if name == 'Client':
-        from moe_client.ros.client import Client
-        return Client
-    raise AttributeError(name)
+__all__ = [
+    'Cancelled', 'Chunk', 'Client', 'DatasetInvalid', 'ExpertInfo', 'ExpertNotFound', 'ExpertNotReady', 'Forbidden',
+    'Generation', 'HardwareError', 'InferenceFailed', 'InvalidRequest', 'MoeError', 'NameTaken', 'Overloaded',
+    'RateLimited', 'Route', 'RouterStats', 'SafetyViolation', 'StaleVersion', 'Timeout', 'TrainingFailed',
+    'TrainingJob', 'TrainingProgress', 'Unauthorized', 'Unavailable',
+]

@@ -8,7 +8,7 @@ class MoeError(Exception):
 
     Attributes:
         code: a constant of moe_interfaces/msg/ErrorCode.
-        retry_after_s: when to come back after OVERLOADED [s]; 0 = unknown.
+        retry_after_s: when to come back after OVERLOADED or RATE_LIMITED [s]; 0 = unknown.
     """
 
     code = 0
@@ -32,10 +32,28 @@ class ExpertNotReady(MoeError):
     code = 1001
 
 
+class ExpertCreationFailed(MoeError):
+    """The definition or the artifact is bad."""
+
+    code = 1002
+
+
 class NameTaken(MoeError):
     """Another expert has this name."""
 
     code = 1003
+
+
+class StaleVersion(MoeError):
+    """The row changed since it was read; read it again."""
+
+    code = 1004
+
+
+class DigestMismatch(MoeError):
+    """The file is not the one that was registered."""
+
+    code = 1005
 
 
 class TrainingFailed(MoeError):
@@ -93,15 +111,34 @@ class SafetyViolation(MoeError):
 
 
 class Unavailable(MoeError):
-    """A node of the suite does not answer."""
+    """A node of the suite, its database or its gateway does not answer."""
 
     code = 5000
 
 
+class Unauthorized(MoeError):
+    """No API key, or one that is unknown or revoked."""
+
+    code = 6000
+
+
+class Forbidden(MoeError):
+    """The API key lacks the scope."""
+
+    code = 6001
+
+
+class RateLimited(MoeError):
+    """Too many requests; see retry_after_s."""
+
+    code = 6002
+
+
 _BY_CODE: dict[int, type[MoeError]] = {
     kind.code: kind for kind in (
-        ExpertNotFound, ExpertNotReady, NameTaken, TrainingFailed, DatasetInvalid, InferenceFailed, Timeout,
-        Overloaded, Cancelled, InvalidRequest, HardwareError, SafetyViolation, Unavailable)}
+        ExpertNotFound, ExpertNotReady, ExpertCreationFailed, NameTaken, StaleVersion, DigestMismatch, TrainingFailed,
+        DatasetInvalid, InferenceFailed, Timeout, Overloaded, Cancelled, InvalidRequest, HardwareError,
+        SafetyViolation, Unavailable, Unauthorized, Forbidden, RateLimited)}
 
 
 def raise_for(code: int, message: str, retry_after_s: float = 0.0) -> None:

@@ -18,7 +18,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from moe_client.errors import MoeError, Unavailable
 
 if TYPE_CHECKING:
-    from moe_client.ros.client import Client
+    from moe_client.client import Client
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from moe_client.errors import MoeError
 from moe_client.types import Chunk, Generation
 
 if TYPE_CHECKING:
-    from moe_client.ros.client import Client
+    from moe_client.client import Client
 
 # (prompt, the expert that should answer it); the fifth is out of every domain, the last one moves the head.
 PROMPTS = (

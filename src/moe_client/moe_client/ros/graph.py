@@ -1,11 +1,13 @@
-"""A client's place on the ROS graph: one node, spun by one thread, with blocking calls for everyone else."""
+"""A client's place on the ROS graph: one node, spun by one thread; blocking calls and asynchronous ones."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import rclpy
@@ -15,12 +17,61 @@ from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
 RESEND_S = 2.0
+POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
+Put = Callable[[tuple[str, Any]], None]
+
+
+class Inbox:
+    """Where the spinning thread leaves what an asyncio task waits for."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
+
+    def put(self, item: tuple[str, Any]) -> None:
+        """Leave an item; from any thread, also when nobody waits any more."""
+        with contextlib.suppress(RuntimeError):  # the loop was closed
+            self._loop.call_soon_threadsafe(self._queue.put_nowait, item)
+
+    async def get(self, timeout_s: float) -> tuple[str, Any]:
+        """Take the next item; raises TimeoutError."""
+        if not self._queue.empty():
+            return self._queue.get_nowait()
+        async with asyncio.timeout(timeout_s):
+            return await self._queue.get()
+
+
+class Goal:
+    """A goal from its sending on; what becomes of it is put as ('feedback' | 'result' | 'refused', message)."""
+
+    def __init__(self, client: Any, goal: Any, put: Put) -> None:
+        self._put, self._cancelled = put, False
+        self._handle: ClientGoalHandle[Any, Any, Any] | None = None
+        client.send_goal_async(goal, feedback_callback=lambda message: put(('feedback', message.feedback))
+                               ).add_done_callback(self._accepted)
+
+    def _accepted(self, future: Any) -> None:
+        handle = future.result()
+        if not handle.accepted:
+            self._put(('refused', None))
+            return
+        self._handle = handle
+        if self._cancelled:
+            handle.cancel_goal_async()
+        handle.get_result_async().add_done_callback(lambda done: self._put(('result', done.result())))
+
+    def cancel(self) -> None:
+        """Cancel the goal, also one whose acceptance has not come yet."""
+        self._cancelled = True
+        if self._handle is not None:
+            self._handle.cancel_goal_async()
 
 
 class Graph:
@@ -28,19 +79,25 @@ class Graph:
 
     Args:
         namespace: of the suite, without slashes.
+        name: of the node; '' = one of its own, without parameters.
+        arguments: ROS arguments of the command line.
+        ready_timeout_s: how long a call waits for a node that is starting or away [s].
 
     Every call raises Unavailable when nobody serves the name and Timeout when nobody answers in time.
     """
 
-    def __init__(self, namespace: str = 'moe') -> None:
+    def __init__(self, namespace: str = 'moe', name: str = '', arguments: Sequence[str] = (),
+                 ready_timeout_s: float = 10.0) -> None:
+        self._ready_timeout_s = ready_timeout_s
         self._context = Context()
-        rclpy.init(context=self._context)
+        rclpy.init(args=list(arguments), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(
-            f'client_{time.monotonic_ns() % 10**9}', namespace=namespace, context=self._context,
-            enable_rosout=False, start_parameter_services=False)
+            name or f'client_{time.monotonic_ns() % 10**9}', namespace=namespace, context=self._context,
+            enable_rosout=bool(name), start_parameter_services=bool(name))
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._spin, name='graph', daemon=True)
         self._thread.start()
 
@@ -58,103 +115,166 @@ class Graph:
         self._thread.join(timeout=2.0)
         self.node.destroy_node()
 
-    def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False) -> Any:
+    def _ready_by(self) -> float:
+        return time.monotonic() + self._ready_timeout_s
+
+    def _service(self, interface: Any, name: str) -> Any:
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = self.node.create_client(interface, name, qos_profile=SERVICE_QOS)
+            return self._clients[name]
+
+    def _action(self, interface: Any, name: str) -> Any:
+        with self._lock:
+            if name not in self._clients:
+                self._clients[name] = ActionClient(self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS)
+            return self._clients[name]
+
+    def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False,
+             node: str = '') -> Any:
         """Call a service and wait for its response.
 
         With `again` the request is sent anew every RESEND_S: a node that was killed stays in the graph for a while, and
         what it was asked is lost. Only for requests that may be carried out twice.
         """
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = self.node.create_client(interface, name, qos_profile=SERVICE_QOS)
+        client = self._service(interface, name)
         deadline = time.monotonic() + timeout_s
-        if not self._wait(client.service_is_ready, deadline):
-            raise Unavailable(f'Nobody serves {client.srv_name}; start the suite with `moe up` and look at '
-                              '`moe status`.')
-        answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        futures = []
-        try:
+        if not self._wait(client.service_is_ready, min(deadline, self._ready_by())):
+            raise self._away(client.srv_name, node)
+        answers: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        with _Requests(client, request, answers.put) as requests:
             while (left := deadline - time.monotonic()) > 0.0:
-                futures.append(client.call_async(request))
-                futures[-1].add_done_callback(lambda future: answers.put(future.result()))
-                try:
-                    return answers.get(timeout=min(left, RESEND_S) if again else left)
-                except queue.Empty:
-                    continue
-        finally:
-            for future in futures:
-                if not future.done():
-                    client.remove_pending_request(future)
-        raise Timeout(f'Request timed out: {client.srv_name} did not answer.')
+                requests.send()
+                with contextlib.suppress(queue.Empty):
+                    return answers.get(timeout=min(left, RESEND_S) if again else left)[1]
+        raise self._silent(client.srv_name)
+
+    async def acall(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False,
+                    node: str = '') -> Any:
+        """As call()."""
+        client = self._service(interface, name)
+        deadline = time.monotonic() + timeout_s
+        if not await self._await(client.service_is_ready, min(deadline, self._ready_by())):
+            raise self._away(client.srv_name, node)
+        inbox = Inbox()
+        with _Requests(client, request, inbox.put) as requests:
+            while (left := deadline - time.monotonic()) > 0.0:
+                requests.send()
+                with contextlib.suppress(TimeoutError):
+                    return (await inbox.get(min(left, RESEND_S) if again else left))[1]
+        raise self._silent(client.srv_name)
 
     def stream(self, interface: Any, name: str, goal: Any, timeout_s: float = 120.0,
-               ready_timeout_s: float = 10.0) -> Iterator[tuple[str, Any]]:
+               node: str = '') -> Generator[tuple[str, Any], None, None]:
         """Send a goal; yields ('feedback', message) and at the end ('result', message).
 
         Closing the iterator before its end cancels the goal.
         """
-        client = self._clients.get(name)
-        if client is None:
-            client = self._clients[name] = ActionClient(
-                self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS)
-        if not self._wait(client.server_is_ready, time.monotonic() + ready_timeout_s):
-            raise Unavailable(f'Nobody serves the action {name}; start the suite with `moe up` and look at '
-                              '`moe status`.')
+        client = self._action(interface, name)
+        if not self._wait(client.server_is_ready, self._ready_by()):
+            raise self._away(name, node)
         deadline = time.monotonic() + timeout_s
         arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        accepted = client.send_goal_async(
-            goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
-        handle: ClientGoalHandle[Any, Any, Any] = self._result(accepted, deadline, name)
-        if not handle.accepted:
-            raise Unavailable(f'The action {name} refused the goal; it is shutting down or still starting.')
-        handle.get_result_async().add_done_callback(lambda future: arrivals.put(('result', future.result())))
-        finished = False
+        sent = Goal(client, goal, arrivals.put)
+        kind = ''
         try:
-            while not finished:
+            while kind != 'result':
                 try:
                     kind, message = arrivals.get(timeout=max(0.0, deadline - time.monotonic()))
                 except queue.Empty:
-                    raise Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.') from None
-                if kind == 'result':
-                    finished = True
-                    if message.status == GoalStatus.STATUS_UNKNOWN:
-                        raise Cancelled(f'The action {name} lost the goal.')
-                    yield kind, message.result
-                else:
-                    yield kind, message
+                    raise self._no_result(name, timeout_s) from None
+                yield kind, self._checked(name, kind, message)
         finally:
-            if not finished:
-                handle.cancel_goal_async()
+            if kind != 'result':
+                sent.cancel()
 
-    def latest(self, interface: Any, name: str, timeout_s: float = 5.0, qos: Any = 10) -> Any:
-        """Wait for the next message of a topic."""
-        arrived = threading.Event()
-        box: list[Any] = []
-
-        def keep(message: Any) -> None:
-            box.append(message)
-            arrived.set()
-
-        subscription = self.node.create_subscription(interface, name, keep, qos)
+    async def astream(self, interface: Any, name: str, goal: Any, timeout_s: float = 120.0,
+                      node: str = '') -> AsyncGenerator[tuple[str, Any], None]:
+        """As stream(); cancelling the task that reads it cancels the goal."""
+        client = self._action(interface, name)
+        if not await self._await(client.server_is_ready, self._ready_by()):
+            raise self._away(name, node)
+        deadline = time.monotonic() + timeout_s
+        inbox = Inbox()
+        sent = Goal(client, goal, inbox.put)
+        kind = ''
         try:
-            if not arrived.wait(timeout_s):
-                raise Unavailable(f'No message on {subscription.topic_name} within {timeout_s:g} s.')
-            return box[0]
+            while kind != 'result':
+                try:
+                    kind, message = await inbox.get(max(0.0, deadline - time.monotonic()))
+                except TimeoutError:
+                    raise self._no_result(name, timeout_s) from None
+                yield kind, self._checked(name, kind, message)
+        finally:
+            if kind != 'result':
+                sent.cancel()
+
+    @staticmethod
+    def _checked(name: str, kind: str, message: Any) -> Any:
+        if kind == 'refused':
+            raise Unavailable(f'The action {name} refused the goal; it is shutting down or still starting.')
+        if kind == 'feedback':
+            return message
+        if message.status == GoalStatus.STATUS_UNKNOWN:
+            raise Cancelled(f'The action {name} lost the goal.')
+        return message.result
+
+    @staticmethod
+    def _away(name: str, node: str) -> Unavailable:
+        who = f'the {node} node does not run or is an older one' if node else 'its node does not run'
+        return Unavailable(f'Nobody serves {name}: {who}; start the suite with `moe up` and look at `moe status`.')
+
+    @staticmethod
+    def _silent(name: str) -> Timeout:
+        return Timeout(f'Request timed out: {name} did not answer.')
+
+    @staticmethod
+    def _no_result(name: str, timeout_s: float) -> Timeout:
+        return Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.')
+
+    @contextlib.contextmanager
+    def listening(self, interface: Any, name: str, put: Callable[[Any], None], qos: Any = 10) -> Iterator[str]:
+        """Give every message of a topic to `put`, in the spinning thread, for the time of a with block."""
+        subscription = self.node.create_subscription(interface, name, put, qos)
+        try:
+            yield subscription.topic_name
         finally:
             self.node.destroy_subscription(subscription)
+
+    def latest(self, interface: Any, name: str, timeout_s: float = 5.0, qos: Any = qos_profile_sensor_data) -> Any:
+        """Wait for the next message of a topic."""
+        box: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with self.listening(interface, name, box.put, qos) as topic:
+            try:
+                return box.get(timeout=timeout_s)
+            except queue.Empty:
+                raise self._no_message(topic, timeout_s) from None
+
+    async def alatest(self, interface: Any, name: str, timeout_s: float = 5.0,
+                      qos: Any = qos_profile_sensor_data) -> Any:
+        """As latest()."""
+        inbox = Inbox()
+        with self.listening(interface, name, lambda message: inbox.put(('message', message)), qos) as topic:
+            try:
+                return (await inbox.get(timeout_s))[1]
+            except TimeoutError:
+                raise self._no_message(topic, timeout_s) from None
+
+    @staticmethod
+    def _no_message(topic: str, timeout_s: float) -> Unavailable:
+        return Unavailable(f'No message on {topic} within {timeout_s:g} s; look at `moe status` for its node.')
 
     def rates(self, topics: dict[str, Any], seconds: float) -> dict[str, float]:
         """Count messages per topic for `seconds`, after the first one came; returns rates [Hz], 0.0 = none came."""
         arrivals: dict[str, list[float]] = {name: [] for name in topics}
-        subscriptions = [
-            self.node.create_subscription(
-                interface, name, lambda _message, name=name: arrivals[name].append(time.monotonic()),
-                qos_profile_sensor_data)
-            for name, interface in topics.items()]
-        self._wait(lambda: all(arrivals.values()), time.monotonic() + 5.0)
-        time.sleep(seconds)
-        for subscription in subscriptions:
-            self.node.destroy_subscription(subscription)
+        with contextlib.ExitStack() as stack:
+            for name, interface in topics.items():
+                def note(_message: Any, times: list[float] = arrivals[name]) -> None:
+                    times.append(time.monotonic())
+
+                stack.enter_context(self.listening(interface, name, note, qos_profile_sensor_data))
+            self._wait(lambda: all(arrivals.values()), time.monotonic() + 5.0)
+            time.sleep(seconds)
         return {name: (len(times) - 1) / (times[-1] - times[0]) if len(times) > 1 else 0.0
                 for name, times in arrivals.items()}
 
@@ -163,14 +283,34 @@ class Graph:
         while not ready():
             if time.monotonic() > deadline:
                 return False
-            time.sleep(0.01)
+            time.sleep(POLL_S)
         return True
 
     @staticmethod
-    def _result(future: Any, deadline: float, name: str) -> Any:
-        done = threading.Event()
-        future.add_done_callback(lambda _future: done.set())
-        if not done.wait(max(0.0, deadline - time.monotonic())):
-            future.cancel()
-            raise Timeout(f'Request timed out: {name} did not answer.')
-        return future.result()
+    async def _await(ready: Callable[[], bool], deadline: float) -> bool:
+        while not ready():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_S)
+        return True
+
+
+class _Requests:
+    """The copies of one request that were sent; those without an answer are forgotten at the end."""
+
+    def __init__(self, client: Any, request: Any, put: Put) -> None:
+        self._client, self._request, self._put = client, request, put
+        self._futures: list[Any] = []
+
+    def send(self) -> None:
+        future = self._client.call_async(self._request)
+        self._futures.append(future)
+        future.add_done_callback(lambda done: self._put(('response', done.result())))
+
+    def __enter__(self) -> _Requests:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        for future in self._futures:
+            if not future.done():
+                self._client.remove_pending_request(future)

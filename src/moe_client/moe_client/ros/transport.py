@@ -1,0 +1,119 @@
+"""The way into the suite over ROS."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Generator
+from typing import Any
+
+from rclpy.qos import qos_profile_sensor_data
+
+from moe_client.errors import HardwareError, raise_for
+from moe_client.operations import Kind, Operation, find
+from moe_client.ros import messages
+from moe_client.ros.graph import Graph
+from moe_client.transport import Event, Values
+
+
+class RosTransport:
+    """Carries operations out as services, actions and topics.
+
+    Args:
+        graph: left open when it was given, closed with the transport when it was made here.
+    """
+
+    def __init__(self, namespace: str = 'moe', graph: Graph | None = None) -> None:
+        self.graph = graph or Graph(namespace)
+        self._own = graph is None
+
+    def close(self) -> None:
+        """Leave the graph."""
+        if self._own:
+            self.graph.close()
+
+    def call(self, name: str, values: Values, timeout: float = 0.0) -> Values:
+        """See Transport."""
+        operation = find(name)
+        if operation.kind is Kind.ACTION:
+            *_, last = self.stream(name, values, timeout or 24 * 3600.0)
+            return last.data
+        interface = messages.interface(operation.kind.value, operation.interface)
+        limit = timeout or operation.timeout_s
+        if operation.kind is Kind.TOPIC:
+            return messages.to_plain(self.graph.latest(interface, operation.endpoint, limit))
+        return _result(self.graph.call(interface, operation.endpoint, _request(operation, interface, values),
+                                       limit, operation.again, operation.node))
+
+    async def acall(self, name: str, values: Values, timeout: float = 0.0) -> Values:
+        """See Transport."""
+        operation = find(name)
+        if operation.kind is Kind.ACTION:
+            async with contextlib.aclosing(self.astream(name, values, timeout or 24 * 3600.0)) as events:
+                async for event in events:
+                    last = event
+            return last.data
+        interface = messages.interface(operation.kind.value, operation.interface)
+        limit = timeout or operation.timeout_s
+        if operation.kind is Kind.TOPIC:
+            return messages.to_plain(await self.graph.alatest(interface, operation.endpoint, limit))
+        return _result(await self.graph.acall(interface, operation.endpoint, _request(operation, interface, values),
+                                              limit, operation.again, operation.node))
+
+    def stream(self, name: str, values: Values, timeout: float) -> Generator[Event, None, None]:
+        """See Transport."""
+        operation = find(name)
+        interface = messages.interface(operation.kind.value, operation.interface)
+        goal = _goal(operation, interface, values)
+        with contextlib.closing(self.graph.stream(interface, operation.endpoint, goal, timeout,
+                                                  operation.node)) as arrivals:
+            for kind, message in arrivals:
+                yield _event(kind, message)
+
+    async def astream(self, name: str, values: Values, timeout: float) -> AsyncGenerator[Event, None]:
+        """See Transport."""
+        operation = find(name)
+        interface = messages.interface(operation.kind.value, operation.interface)
+        goal = _goal(operation, interface, values)
+        async with contextlib.aclosing(self.graph.astream(
+                interface, operation.endpoint, goal, timeout, operation.node)) as arrivals:
+            async for kind, message in arrivals:
+                yield _event(kind, message)
+
+    def listening(self, kind: str, topic: str, put: Callable[[Values], None], qos: Any = qos_profile_sensor_data,
+                  ) -> contextlib.AbstractContextManager[str]:
+        """Give every message of a topic to `put` as plain values, in the thread that spins; see Graph.listening."""
+        return self.graph.listening(messages.interface('msg', kind), topic,
+                                    lambda message: put(messages.to_plain(message)), qos)
+
+    def listening_to_progress(self, name: str, put: Callable[[Values], None]
+                              ) -> contextlib.AbstractContextManager[str]:
+        """Give the progress of every goal of an action to `put`, whoever sent it."""
+        operation = find(name)
+        feedback = messages.interface('action', operation.interface).Impl.FeedbackMessage
+        return self.graph.listening(feedback, f'{operation.endpoint}/_action/feedback',
+                                    lambda message: put(messages.to_plain(message.feedback)))
+
+
+def _fields(operation: Operation, values: Values) -> Values:
+    return operation.adapt(values) if operation.adapt else values
+
+
+def _request(operation: Operation, interface: Any, values: Values) -> Any:
+    return messages.from_plain(interface.Request, _fields(operation, values))
+
+
+def _goal(operation: Operation, interface: Any, values: Values) -> Any:
+    return messages.from_plain(interface.Goal, _fields(operation, values))
+
+
+def _result(message: Any) -> Values:
+    """Raise the error of a response, or convert it."""
+    if hasattr(message, 'error_code'):
+        raise_for(message.error_code, message.error_msg, getattr(message, 'retry_after', 0.0))
+    elif not getattr(message, 'success', True):  # std_srvs
+        raise HardwareError(message.message)
+    return messages.to_plain(message)
+
+
+def _event(kind: str, message: Any) -> Event:
+    return Event('progress', messages.to_plain(message)) if kind == 'feedback' else Event('result', _result(message))
