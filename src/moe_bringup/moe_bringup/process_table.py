@@ -73,7 +73,14 @@ def process_table(simulate: bool) -> list[Process]:
         Process('camera', 'moe_hardware', 'camera_node', stop_stage=1,
                 parameters={'video_device': 'synthetic'} if simulate else {},
                 environment={'FASTDDS_DEFAULT_PROFILES_FILE': str(share() / 'config' / 'fastdds_images.xml')}),
+        Process('gateway', 'moe_client', 'gateway_node', stop_stage=0, parameters=_ports()),
     ]
+
+
+def _ports() -> dict[str, str]:
+    """The gateway's ports where the environment names others: several suites on one machine need several."""
+    wanted = {'api.port': 'MOE_API_PORT', 'metrics.port': 'MOE_METRICS_PORT'}
+    return {parameter: os.environ[variable] for parameter, variable in wanted.items() if os.environ.get(variable)}
 
 
 def command(process: Process, log_level: str = 'info') -> list[str]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from typing import Any
-
-from rclpy.qos import qos_profile_sensor_data
 
 from moe_client.errors import HardwareError, raise_for
 from moe_client.operations import Kind, Operation, find
@@ -33,11 +31,10 @@ class RosTransport:
 
     def call(self, name: str, values: Values, timeout: float = 0.0) -> Values:
         """See Transport."""
-        operation = find(name)
+        operation, interface = self.resolve(name)
         if operation.kind is Kind.ACTION:
             *_, last = self.stream(name, values, timeout or 24 * 3600.0)
             return last.data
-        interface = messages.interface(operation.kind.value, operation.interface)
         limit = timeout or operation.timeout_s
         if operation.kind is Kind.TOPIC:
             return messages.to_plain(self.graph.latest(interface, operation.endpoint, limit))
@@ -46,13 +43,12 @@ class RosTransport:
 
     async def acall(self, name: str, values: Values, timeout: float = 0.0) -> Values:
         """See Transport."""
-        operation = find(name)
+        operation, interface = self.resolve(name)
         if operation.kind is Kind.ACTION:
             async with contextlib.aclosing(self.astream(name, values, timeout or 24 * 3600.0)) as events:
                 async for event in events:
                     last = event
             return last.data
-        interface = messages.interface(operation.kind.value, operation.interface)
         limit = timeout or operation.timeout_s
         if operation.kind is Kind.TOPIC:
             return messages.to_plain(await self.graph.alatest(interface, operation.endpoint, limit))
@@ -61,8 +57,7 @@ class RosTransport:
 
     def stream(self, name: str, values: Values, timeout: float) -> Generator[Event, None, None]:
         """See Transport."""
-        operation = find(name)
-        interface = messages.interface(operation.kind.value, operation.interface)
+        operation, interface = self.resolve(name)
         goal = _goal(operation, interface, values)
         with contextlib.closing(self.graph.stream(interface, operation.endpoint, goal, timeout,
                                                   operation.node)) as arrivals:
@@ -71,27 +66,18 @@ class RosTransport:
 
     async def astream(self, name: str, values: Values, timeout: float) -> AsyncGenerator[Event, None]:
         """See Transport."""
-        operation = find(name)
-        interface = messages.interface(operation.kind.value, operation.interface)
+        operation, interface = self.resolve(name)
         goal = _goal(operation, interface, values)
         async with contextlib.aclosing(self.graph.astream(
                 interface, operation.endpoint, goal, timeout, operation.node)) as arrivals:
             async for kind, message in arrivals:
                 yield _event(kind, message)
 
-    def listening(self, kind: str, topic: str, put: Callable[[Values], None], qos: Any = qos_profile_sensor_data,
-                  ) -> contextlib.AbstractContextManager[str]:
-        """Give every message of a topic to `put` as plain values, in the thread that spins; see Graph.listening."""
-        return self.graph.listening(messages.interface('msg', kind), topic,
-                                    lambda message: put(messages.to_plain(message)), qos)
-
-    def listening_to_progress(self, name: str, put: Callable[[Values], None]
-                              ) -> contextlib.AbstractContextManager[str]:
-        """Give the progress of every goal of an action to `put`, whoever sent it."""
+    @staticmethod
+    def resolve(name: str) -> tuple[Operation, Any]:
+        """An operation and its interface class."""
         operation = find(name)
-        feedback = messages.interface('action', operation.interface).Impl.FeedbackMessage
-        return self.graph.listening(feedback, f'{operation.endpoint}/_action/feedback',
-                                    lambda message: put(messages.to_plain(message.feedback)))
+        return operation, messages.interface(operation.kind.value, operation.interface)
 
 
 def _fields(operation: Operation, values: Values) -> Values:

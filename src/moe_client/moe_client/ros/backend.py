@@ -1,0 +1,109 @@
+"""The graph as the gateway needs it: a transport that also looks on, and the interfaces as models of HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+
+from moe_client.operations import Kind, Operation
+from moe_client.ros import messages
+from moe_client.ros.transport import RosTransport
+from moe_client.transport import Values
+
+FEEDBACK_QOS = QoSProfile(depth=1000)
+NO_NUL = r'^[^\u0000]*$'
+
+
+class RosBackend(RosTransport):
+    """See moe_client.gateway.backend.Backend."""
+
+    def listening(self, kind: str, topic: str, put: Callable[[Values], None]
+                  ) -> contextlib.AbstractContextManager[str]:
+        """See Backend."""
+        return self.graph.listening(messages.interface('msg', kind), topic,
+                                    lambda message: put(messages.to_plain(message)), qos_profile_sensor_data)
+
+    def listening_to_progress(self, name: str, put: Callable[[Values], None]
+                              ) -> contextlib.AbstractContextManager[str]:
+        """See Backend."""
+        operation, interface = self.resolve(name)
+        return self.graph.listening(interface.Impl.FeedbackMessage, f'{operation.endpoint}/_action/feedback',
+                                    lambda message: put(messages.to_plain(message.feedback)), FEEDBACK_QOS)
+
+    def node_names(self) -> Sequence[str]:
+        """See Backend."""
+        namespace = self.graph.node.get_namespace()
+        return [name for name, where in self.graph.node.get_node_names_and_namespaces() if where == namespace]
+
+    async def frame(self, timeout: float) -> tuple[bytes, str]:
+        """See Backend."""
+        image = await self.graph.alatest(messages.interface('msg', 'sensor_msgs/CompressedImage'),
+                                         'image_raw/compressed', timeout)
+        return bytes(image.data), 'png' if 'png' in image.format else 'jpeg'
+
+    def request_model(self, operation: Operation, omit: frozenset[str]) -> type[BaseModel]:
+        """See Backend."""
+        _operation, interface = self.resolve(operation.name)
+        part = interface.Goal if operation.kind is Kind.ACTION else interface.Request
+        return _model(part, _title(operation, 'Request'), omit, True)
+
+    def result_model(self, operation: Operation) -> type[BaseModel]:
+        """See Backend."""
+        _operation, interface = self.resolve(operation.name)
+        if operation.kind is Kind.TOPIC:
+            return _model(interface, interface.__name__, frozenset(), False)
+        part = interface.Result if operation.kind is Kind.ACTION else interface.Response
+        return _model(part, _title(operation, 'Result'), frozenset(messages.ERROR_FIELDS), False)
+
+
+def _title(operation: Operation, part: str) -> str:
+    return ''.join(word.title() for word in re.split(r'[._]', operation.name)) + part
+
+
+@cache
+def _model(kind: Any, title: str, omit: frozenset[str], request: bool) -> type[BaseModel]:
+    """Fields of a message as a model; each has the message's own default."""
+    example = kind()
+    fields: dict[str, Any] = {
+        name: (_type(field, request), ... if not request else _default(field, getattr(example, name)))
+        for name, field in kind.get_fields_and_field_types().items() if name not in omit}
+    return create_model(title, __config__=ConfigDict(extra='forbid' if request else 'ignore', strict=False), **fields)
+
+
+def _default(field: str, value: Any) -> Any:
+    inner, count = messages.element(field)
+    if count is not None:
+        return Field(default_factory=list) if count < 0 else None
+    return None if '/' in inner else value
+
+
+def _type(field: str, request: bool) -> Any:
+    inner, count = messages.element(field)
+    if count is not None:
+        entry = list[_type(inner, request)]  # type: ignore[misc]
+        return entry if count < 0 else Annotated[entry, Field(min_length=count, max_length=count)]
+    if inner == 'builtin_interfaces/Time':
+        return Annotated[float, Field(ge=0, lt=2 ** 31, description='seconds since 1970')]
+    if '/' in inner:
+        part = messages.interface('msg', inner.replace('moe_interfaces/', ''))
+        return _model(part, part.__name__ + ('Input' if request else ''), frozenset(), request)
+    if inner in ('float', 'double'):
+        number = Annotated[float, Field(allow_inf_nan=False, le=1e38, ge=-1e38)]
+        return number if request else number | None
+    if limits := messages.integer_range(inner):
+        return Annotated[int, Field(ge=limits[0], le=limits[1])]
+    if inner == 'boolean':
+        return StrictBool if request else bool
+    return Annotated[str, AfterValidator(_no_nul), Field(json_schema_extra={'pattern': NO_NUL})] if request else str
+
+
+def _no_nul(text: str) -> str:
+    if '\0' in text:
+        raise ValueError('must not hold NUL characters')
+    return text

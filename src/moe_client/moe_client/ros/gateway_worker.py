@@ -1,0 +1,74 @@
+"""One process that answers HTTP; where there are several, each has a ROS node of its own and one socket for all."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import uvicorn
+
+from moe_client.gateway.application import application
+from moe_client.gateway.metrics import Metrics
+from moe_client.gateway.server import configuration, log_to_stdout
+from moe_client.gateway.settings import Settings
+from moe_client.ros.backend import RosBackend
+from moe_client.ros.graph import Graph
+
+READY_TIMEOUT_S = 2.0  # a node that is away is told soon, and one that starts again is often back by then
+GRACE_S = 6.0
+
+
+def serve(listener: socket.socket, settings: Settings, graph: Graph, metrics: Metrics) -> None:
+    """Answer until SIGINT or SIGTERM, which uvicorn handles and passes on."""
+    uvicorn.Server(configuration(application(settings, RosBackend(graph=graph), metrics), settings)).run([listener])
+
+
+class Workers:
+    """Worker processes on one listening socket; whoever dies is started again."""
+
+    def __init__(self, listener: socket.socket, settings: Settings, level: int, arguments: Sequence[str]) -> None:
+        self._listener = listener
+        told = json.dumps({**asdict(settings), 'home': str(settings.home)})
+        self._line = [sys.executable, '-m', __name__, str(listener.fileno()), told, str(level), *arguments]
+        self._children = [self._start() for _ in range(settings.workers)]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self._line, pass_fds=(self._listener.fileno(),))
+
+    def tend(self, stop: threading.Event) -> None:
+        """Keep them alive until the stop, then end them."""
+        while not stop.wait(0.2):
+            self._children = [child if child.poll() is None else self._start() for child in self._children]
+        for child in self._children:
+            child.terminate()
+        for child in self._children:
+            try:
+                child.wait(GRACE_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def main() -> None:
+    """Be one of several workers: file descriptor, settings, log level, ROS arguments."""
+    descriptor, told, level, *arguments = sys.argv[1:]
+    values = json.loads(told)
+    settings = Settings(**{**values, 'home': Path(values['home'])})
+    log_to_stdout(int(level))
+    graph = Graph(arguments=arguments, ready_timeout_s=READY_TIMEOUT_S)
+    try:
+        serve(socket.socket(fileno=int(descriptor)), settings, graph, Metrics())
+    except KeyboardInterrupt:
+        pass  # uvicorn raises the signal anew that it ended for
+    finally:
+        graph.close()
+
+
+if __name__ == '__main__':
+    main()
