@@ -10,6 +10,8 @@ import pytest
 
 os.environ.setdefault('ROS_DOMAIN_ID', str(1 + os.getpid() % 49))
 os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+for port in ('MOE_API_PORT', 'MOE_METRICS_PORT'):
+    os.environ.setdefault(port, '0')  # any that is free
 
 
 def wait_for(condition, timeout=30.0):
