@@ -33,10 +33,12 @@ from moe_router.prepare_encoder import models_folder
 from moe_training.adapter_file import write_adapter
 from moe_training.chat import tokenize
 from moe_training.dataset import read_dataset
-from moe_training.lora import Progress, Settings, fit
+from moe_training.fitting import fit
 from moe_training.paths import moe_home, served_base
 from moe_training.serving_score import same, word_f1
+from moe_training.settings import Progress, Settings
 from moe_training.trainable_base import prepare_trainable_base
+from moe_training.trainable_model import load_model
 
 DATA = Path(__file__).parents[1] / 'data'
 CATALOGUE = {row['name']: row for row in yaml.safe_load((DATA / 'experts.yaml').read_text())['experts']}
@@ -83,7 +85,8 @@ def dense_adapter(count: int) -> Path:
             print(f'dense, {count} steps: step {progress.step}, loss {progress.loss:.3f}, '
                   f'{progress.eta_s:.0f} s to go', flush=True)
 
-    model = fit(base, tokenize(examples, tokenizer, system, 256), Settings(max_steps=count), tell)
+    settings = Settings(max_steps=count)
+    model = fit(load_model(base, settings), tokenize(examples, tokenizer, system, settings.max_seq_len), settings, tell)
     return write_adapter(model, path, 'all domains')
 
 

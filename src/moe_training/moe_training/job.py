@@ -1,29 +1,34 @@
-"""A training job from its settings to a checked adapter; run in the worker process, free of ROS."""
+"""A training job from its settings to checked files; run in the worker process, free of ROS."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from moe_training.adapter_file import write_adapter
-from moe_training.atomic_files import atomic_path, sha256_of
-from moe_training.chat import tokenize
+from moe_training.atomic_files import atomic_path
+from moe_training.checkpoints import Checkpoint, CheckpointStore
 from moe_training.dataset import Example, read_dataset, split
-from moe_training.errors import DatasetError, RequestError
-from moe_training.lora import Progress, Settings, fit
-from moe_training.parity import check_parity
-from moe_training.paths import BASE_NAME, served_base
-from moe_training.prepare_base import prepare_base
-from moe_training.quantization import FILE_TYPES
-from moe_training.serving_score import ServedModel, score
-from moe_training.trainable_base import prepare_trainable_base
+from moe_training.errors import DatasetError, RequestError, TrainingError
+from moe_training.foundation import check_base
+from moe_training.paths import BASE_NAME
+from moe_training.quantization import BEST, file_type
+from moe_training.settings import Settings, Upkeep
 
-PARITY_ROWS = 16
 MAX_HOLDOUT = 0.5
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that a gate compares with: its artifact and, for an adapter, its base; '' = none."""
+
+    artifact_path: str = ''
+    base_path: str = ''
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,38 @@ class Job:
     """What a job depends on.
 
     Attributes:
-        heldout: JSONL file with the held-out part; '' = `holdout` of the dataset, chosen by hash.
-        quantization: llama.cpp's name of the number format of the base that will serve the adapter.
-        max_seq_len: longest row [tokens].
+        base: '' or name of the shared base, a size, a Hugging Face folder or a GGUF file.
+        heldout: file with the held-out part; '' = `holdout` of the dataset, chosen by hash.
+        quantization: llama.cpp's name of the number format of what is served, or "best".
+        resume: folder of the checkpoint to go on from; '' = the start.
+        force: resume although dataset or settings differ.
+        processes: that share the steps, started by torchrun.
+        memory_bytes: limit of the worker's memory; 0 = none.
     """
 
     expert: str
     dataset: str
     system_prompt: str = ''
+    base: str = ''
     heldout: str = ''
     holdout: float = 0.05
     quantization: str = 'Q8_0'
-    max_seq_len: int = 256
+    resume: str = ''
+    force: bool = False
+    processes: int = 1
+    memory_bytes: int = 0
+    champion: Champion = field(default_factory=Champion)
     settings: Settings = field(default_factory=Settings)
+    upkeep: Upkeep = field(default_factory=Upkeep)
 
     def check(self) -> None:
-        """Raise RequestError for settings that can never work."""
+        """Raise RequestError or TrainingError for what can never work."""
         self.settings.check()
-        if self.quantization not in FILE_TYPES:
-            raise RequestError(f'quantization {self.quantization} is unknown; llama.cpp has '
-                               f'{", ".join(sorted(FILE_TYPES))}.')
+        if self.quantization != BEST:
+            file_type(self.quantization)
         if not 0.0 <= self.holdout <= MAX_HOLDOUT:
             raise RequestError(f'holdout is {self.holdout}; it must be 0..{MAX_HOLDOUT}.')
-        if not 16 <= self.max_seq_len <= 8192:
-            raise RequestError(f'max_seq_len is {self.max_seq_len}; it must be 16..8192 tokens.')
+        check_base(self.base, self.settings.method)
 
     def save(self, folder: Path) -> None:
         """Write job.json into the job's folder."""
@@ -63,16 +76,50 @@ class Job:
 
     @classmethod
     def load(cls, folder: Path) -> Job:
-        """Read job.json."""
-        content = json.loads((folder / 'job.json').read_text())
-        settings = {**content.pop('settings')}
-        settings['targets'] = tuple(settings['targets'])
-        return cls(**content, settings=Settings(**settings))
+        """Read job.json; raises TrainingError where it cannot be read."""
+        try:
+            return cls.parse((folder / 'job.json').read_text())
+        except OSError as error:
+            raise TrainingError(f'Job {folder} has no settings ({error.strerror}); start it anew.') from error
+
+    @classmethod
+    def parse(cls, text: str) -> Job:
+        """A job from its JSON; raises TrainingError where the text is none."""
+        try:
+            content = json.loads(text)
+            settings = {**content.pop('settings')}
+            settings['targets'] = tuple(settings['targets'])
+            return cls(**{**content, 'settings': Settings(**settings), 'upkeep': Upkeep(**content['upkeep']),
+                          'champion': Champion(**content['champion'])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise TrainingError(f'The settings of a job cannot be read ({error}); start it anew.') from error
+
+    def identity(self, digest: str) -> dict[str, str]:
+        """What a checkpoint must have in common with a job that goes on from it."""
+        rest = [self.system_prompt, self.base or BASE_NAME, self.heldout, self.holdout]
+        return {'dataset': digest,
+                'settings': hashlib.sha256(json.dumps([self.settings.digest(), *rest]).encode()).hexdigest()}
+
+    def checkpoint(self, folder: Path, digest: str) -> Checkpoint | None:
+        """Where to go on: the job's own latest checkpoint, else the one it names; None = the start.
+
+        Raises TrainingError where dataset or settings are not those of the checkpoint, unless forced.
+        """
+        own = CheckpointStore(folder / 'checkpoints').latest()
+        if own is not None or not self.resume:
+            return own
+        found = CheckpointStore(Path(self.resume).parent).named(Path(self.resume).name)
+        theirs, ours = found.detail['identity'], self.identity(digest)
+        differing = [name for name, value in ours.items() if theirs.get(name) != value]
+        if differing and not self.force:
+            raise TrainingError(f'Checkpoint {self.resume} is of another {" and other ".join(differing)}; resume with '
+                                'the same ones, or force it.')
+        return found
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job made: the adapter, the base it is served on, digests (SHA-256) and metrics."""
+    """What a job made: the artifact, the base it is served on ('' for a whole model), SHA-256 digests and metrics."""
 
     artifact_path: str
     sha256: str
@@ -80,6 +127,7 @@ class Outcome:
     base_path: str
     base_sha256: str
     dataset_digest: str
+    quantization: str
     metrics: dict[str, float]
 
 
@@ -94,46 +142,58 @@ def read_parts(job: Job) -> tuple[list[Example], list[Example], str]:
     return train, heldout, dataset.digest
 
 
-def run(job: Job, folder: Path, tell: Callable[[str, Progress | None], None],
-        cancelled: Callable[[], bool] = lambda: False) -> Outcome:
+Tell = Callable[[str, Any], None]
+
+
+def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lambda: False,
+        warn: Callable[[str], None] = lambda _text: None, *, first: bool = True) -> Outcome | None:
     """Train, convert, compare and score.
 
     Args:
-        folder: of the job; the adapter is written there.
+        folder: of the job; checkpoints and files are written there.
         tell: receives the phase ("load", "train", "convert", "parity", "evaluate") and, in training, every step.
+        warn: receives sentences for people.
+        first: whether this is the process that writes; the others that share its steps return None after training.
 
     Raises TrainingError and its kinds.
     """
     from transformers import AutoTokenizer
 
+    from moe_training.chat import tokenize
+    from moe_training.delivery import Delivery
+    from moe_training.fitting import Fit
+    from moe_training.foundation import open_foundation
+    from moe_training.trainable_model import load_model
+
     tell('load', None)
     train, heldout, digest = read_parts(job)
-    base = prepare_trainable_base()
-    served = prepare_base(served_base(job.quantization), job.quantization)
-    tokenizer: Any = AutoTokenizer.from_pretrained(base)
-    rows = tokenize(train, tokenizer, job.system_prompt, job.max_seq_len)
-    held_rows = tokenize(heldout, tokenizer, job.system_prompt, job.max_seq_len)
-    last: list[Progress] = []
+    checkpoint = job.checkpoint(folder, digest)
+    foundation = open_foundation(job.base, folder, train, job.system_prompt, job.settings.seed)
+    tokenizer: Any = AutoTokenizer.from_pretrained(foundation.folder, trust_remote_code=False)
+    if any(example.messages for example in train) and not tokenizer.chat_template:
+        raise RequestError(f'The base {job.base} has no chat template; train it on rows of "text", or add a template.')
+    rows = tokenize(train, tokenizer, job.system_prompt, job.settings.max_seq_len)
+    held_rows = tokenize(heldout, tokenizer, job.system_prompt, job.settings.max_seq_len)
+    with atomic_path(folder / 'samples.jsonl') as temporary:
+        temporary.write_text(''.join(json.dumps({'text': example.prompt, 'intent': example.intent}) + '\n'
+                                     for example in train if example.messages))
+    last: dict[str, float] = {'loss': math.nan, 'tokens_per_second': math.nan}
 
-    def told(progress: Progress) -> None:
-        last[:] = [progress]
+    def told(progress: Any) -> None:
+        last.update(loss=progress.loss, tokens_per_second=progress.tokens_per_second)
         tell('train', progress)
 
-    model = fit(base, rows, job.settings, told, cancelled)
-    tell('convert', None)
-    path = write_adapter(model, folder / f'{job.expert}.gguf', f'{job.expert} on {BASE_NAME}')
-    serving = ServedModel(served, path, os.cpu_count() or 1)
-    try:
-        tell('parity', None)
-        metrics = check_parity(model, tokenizer, serving, (held_rows or rows)[:PARITY_ROWS])
-        del model  # its 600 MB are not needed for scoring
-        metrics['train_loss'] = last[0].loss
-        metrics['train_tokens_per_second'] = last[0].tokens_per_second
-        if heldout:
-            tell('evaluate', None)
-            found = score(serving, held_rows, [example.completion for example in heldout],
-                          [example.prompt for example in heldout])
-            metrics.update(heldout_exact=found.exact, heldout_f1=found.f1, heldout_rows=float(found.rows))
-    finally:
-        serving.close()
-    return Outcome(str(path), sha256_of(path), BASE_NAME, str(served), sha256_of(served), digest, metrics)
+    model = load_model(foundation.folder, job.settings)
+    store = CheckpointStore(folder / 'checkpoints', job.upkeep.keep_last)
+    Fit(model, rows, job.settings, told, cancelled, warn=warn, heldout=held_rows, store=store, upkeep=job.upkeep,
+        identity=job.identity(digest)).run(checkpoint)
+    if not first:
+        return None
+    delivery = Delivery(job, folder, foundation, tokenizer, tell)
+    metrics = {f'train_{name}': value for name, value in last.items() if not math.isnan(value)}
+    return delivery.deliver(model, heldout, rows, held_rows, digest, metrics)
+
+
+def threads() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))

@@ -19,6 +19,20 @@ FILE_TYPES: dict[str, int] = {
     if name.startswith('LLAMA_FTYPE_MOSTLY_') and isinstance(value, int)
 }
 
+# What people write for llama.cpp's name.
+SHORT_NAMES = {'Q8': 'Q8_0', 'Q6': 'Q6_K', 'Q5': 'Q5_0', 'Q4': 'Q4_0', 'FP16': 'F16', 'FP32': 'F32'}
+FILE_TYPES['F32'] = llama.LLAMA_FTYPE_ALL_F32
+BEST = 'best'
+CANDIDATES = ('F16', 'BF16', 'Q8_0', 'Q5_0', 'Q4_K_M', 'Q4_1', 'Q4_0')  # what "best" chooses from
+
+
+def file_type(name: str) -> str:
+    """llama.cpp's name of a number format ("Q8" is Q8_0); raises RequestError where it has none of that name."""
+    upper = SHORT_NAMES.get(name.upper(), name.upper())
+    if upper not in FILE_TYPES:
+        raise RequestError(f'Quantization {name!r} is unknown; llama.cpp has {", ".join(sorted(FILE_TYPES))}.')
+    return upper
+
 
 @llama.llama_log_callback  # type: ignore[untyped-decorator]
 def _silence(level: int, text: bytes, data: ctypes.c_void_p) -> None:
@@ -30,16 +44,15 @@ def silence_log() -> None:
     llama.llama_log_set(_silence, ctypes.c_void_p(0))
 
 
-def quantize(source: Path, target: Path, file_type: str = 'Q8_0', threads: int | None = None) -> None:
+def quantize(source: Path, target: Path, quantization: str = 'Q8_0', threads: int | None = None) -> None:
     """Writes `source` (GGUF of any type) as `target`, atomically.
 
     Raises RequestError where llama.cpp has no such type, TrainingError where it cannot read or write a file.
     """
-    if file_type not in FILE_TYPES:
-        raise RequestError(f'Quantization {file_type!r} is unknown; llama.cpp has {", ".join(sorted(FILE_TYPES))}.')
+    number = FILE_TYPES[file_type(quantization)]
     silence_log()
     parameters = llama.llama_model_quantize_default_params()
-    parameters.ftype = FILE_TYPES[file_type]
+    parameters.ftype = number
     parameters.nthread = threads or os.cpu_count() or 1
     parameters.allow_requantize = True
     with atomic_path(target) as temporary:

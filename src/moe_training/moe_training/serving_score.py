@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_training.chat import TokenRow
+from moe_training.dataset import Example
 from moe_training.errors import TrainingError
 from moe_training.quantization import silence_log
 
@@ -53,7 +55,7 @@ class ServedModel:
     Raises TrainingError when a file cannot be loaded.
     """
 
-    def __init__(self, base: Path, adapter: Path | None, threads: int = 0) -> None:
+    def __init__(self, base: Path, adapter: Path | None, threads: int = 0, context: int = CONTEXT_TOKENS) -> None:
         silence_log()
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
@@ -61,7 +63,8 @@ class ServedModel:
         loading.use_extra_bufts = False
         self._model = llama.llama_model_load_from_file(str(base).encode(), loading)
         settings = llama.llama_context_default_params()
-        settings.n_ctx = settings.n_batch = CONTEXT_TOKENS
+        settings.n_ctx = settings.n_batch = context
+        self._tokens = context
         settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
         self._context = llama.llama_init_from_model(self._model, settings) if self._model else None
         if not self._context:
@@ -75,17 +78,17 @@ class ServedModel:
             handles = (llama.llama_adapter_lora_p_ctypes * 1)(handle)
             llama.llama_set_adapters_lora(self._context, handles, 1, (ctypes.c_float * 1)(1.0))
 
-    def tokenize(self, text: str) -> list[int]:
-        """Tokens of a text; control tokens in it are text."""
+    def tokenize(self, text: str, special: bool = False) -> list[int]:
+        """Tokens of a text; control tokens in it are text, unless `special`."""
         data = text.encode()
         buffer = (ctypes.c_int32 * (len(data) + 8))()
-        count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, len(buffer), False, False)
+        count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, len(buffer), False, special)
         return list(buffer[:max(0, count)])
 
     def _decode(self, batch: Any) -> None:
         if llama.llama_decode(self._context, batch):
             raise TrainingError('llama.cpp could not decode; a row may be longer than its context of '
-                                f'{CONTEXT_TOKENS} tokens.')
+                                f'{self._tokens} tokens.')
 
     def _clear(self) -> None:
         llama.llama_memory_clear(llama.llama_get_memory(self._context), True)
@@ -93,21 +96,40 @@ class ServedModel:
     def _logits(self, row: int) -> NDArray[np.float32]:
         return np.ctypeslib.as_array(llama.llama_get_logits_ith(self._context, row), shape=(self._size,))
 
-    def answer(self, prompt: list[int], limit: int = ANSWER_TOKENS) -> str:
-        """Greedy answer to a prompt of token ids."""
+    def greedy(self, prompt: list[int], limit: int = ANSWER_TOKENS, *, stop: bool = True) -> list[int]:
+        """Tokens of the greedy answer, without the one that ends it; `stop` False goes on behind that one."""
         self._clear()
-        tokens, out = list(prompt), b''
-        for _ in range(limit):
+        tokens, out = list(prompt), []
+        for _ in range(min(limit, self._tokens - len(prompt))):
             buffer = (ctypes.c_int32 * len(tokens))(*tokens)
             self._decode(llama.llama_batch_get_one(buffer, len(tokens)))
             token = int(self._logits(-1).argmax())
-            if llama.llama_vocab_is_eog(self._vocabulary, token):
+            if stop and llama.llama_vocab_is_eog(self._vocabulary, token):
                 break
-            piece = ctypes.create_string_buffer(128)
-            length = llama.llama_token_to_piece(self._vocabulary, token, piece, 128, 0, False)
-            out += piece.raw[:max(0, length)]
+            out.append(token)
             tokens = [token]
+        return out
+
+    def answer(self, prompt: list[int], limit: int = ANSWER_TOKENS) -> str:
+        """Greedy answer to a prompt of token ids."""
+        return self.text(self.greedy(prompt, limit))
+
+    def text(self, tokens: list[int]) -> str:
+        """Text of tokens; control tokens have none."""
+        out = b''
+        for token in tokens:
+            piece = ctypes.create_string_buffer(256)
+            length = llama.llama_token_to_piece(self._vocabulary, token, piece, len(piece), 0, False)
+            out += piece.raw[:max(0, length)]
         return out.decode(errors='replace')
+
+    def rate(self, prompt: list[int], tokens: int = 32) -> float:
+        """Decoding speed behind a prompt [tokens/s], the prompt's own time taken off."""
+        begin = time.monotonic()
+        self.greedy(prompt, 1, stop=False)
+        first = time.monotonic()
+        made = len(self.greedy(prompt, 1 + tokens, stop=False)) - 1
+        return made / max(1e-9, time.monotonic() - first - (first - begin))
 
     def answer_nats(self, row: TokenRow) -> float:
         """Negative log-likelihood of a row's answer, summed over its tokens [nats]."""
@@ -135,10 +157,16 @@ class ServedModel:
         llama.llama_model_free(self._model)
 
 
-def score(model: ServedModel, rows: list[TokenRow], expected: list[str], prompts: list[str]) -> Score:
-    """Ask every row and compare."""
+def score(model: ServedModel, rows: list[TokenRow], asked: list[Example]) -> Score:
+    """Ask every row and compare with the examples they were made of."""
     answers = [model.answer(row.prompt) for row in rows]
+    expected = [example.completion for example in asked]
     count = max(1, len(rows))
     return Score(
         sum(map(same, answers, expected)) / count, sum(map(word_f1, answers, expected)) / count, len(rows),
-        tuple(zip(prompts, answers, strict=True)))
+        tuple((example.prompt, answer) for example, answer in zip(asked, answers, strict=True)))
+
+
+def mean_nats(model: ServedModel, rows: list[TokenRow]) -> float:
+    """Loss of the answers [nats/token]."""
+    return sum(map(model.answer_nats, rows)) / max(1, sum(len(row.answer) for row in rows))

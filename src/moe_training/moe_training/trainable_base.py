@@ -10,9 +10,12 @@ from typing import Any
 import gguf
 
 from moe_training.atomic_files import exclusive
+from moe_training.errors import TrainingError
 from moe_training.paths import trainable_base
 from moe_training.prepare_base import shipped_base
 
+# llama.cpp's names of byte-level pre-tokenizers, with and without splitting digits one by one.
+_PLAIN, _SINGLE_DIGITS = ('gpt-2', 'default'), ('smollm',)
 _CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL: a token that text never produces by itself
 
 
@@ -20,31 +23,35 @@ def gguf_tokenizer(source: Path) -> Any:
     """The tokenizer inside a GGUF file as a transformers tokenizer, chat template included.
 
     transformers' own conversion leaves out the pre-tokenizer that splits digits one by one, so that numbers would be
-    trained as other tokens than llama.cpp makes of them.
+    trained as other tokens than llama.cpp makes of them. Raises TrainingError for another kind of tokenizer.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     fields = gguf.GGUFReader(source).fields
+    kind = fields['tokenizer.ggml.model'].contents()
+    pre = fields['tokenizer.ggml.pre'].contents() if 'tokenizer.ggml.pre' in fields else 'default'
+    if kind != 'gpt2' or pre not in (*_PLAIN, *_SINGLE_DIGITS):
+        raise TrainingError(f'The tokenizer of {source} ({kind}, {pre}) cannot be trained with; there are '
+                            f'{", ".join((*_PLAIN, *_SINGLE_DIGITS))}. Give the model as a Hugging Face folder.')
     tokens: list[str] = fields['tokenizer.ggml.tokens'].contents()
     merges = [tuple(merge.split(' ')) for merge in fields['tokenizer.ggml.merges'].contents()]
     types = fields['tokenizer.ggml.token_type'].contents()
     backend = Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges))
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    digits = [pre_tokenizers.Digits(individual_digits=True)] if pre in _SINGLE_DIGITS else []
+    backend.pre_tokenizer = pre_tokenizers.Sequence([*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([
         AddedToken(token, special=True, normalized=False)
         for token, kind in zip(tokens, types, strict=True) if kind == _CONTROL_TOKEN])
 
-    def token(name: str) -> str:
-        return tokens[int(fields[f'tokenizer.ggml.{name}_token_id'].contents())]
-
+    special = {f'{short}_token': tokens[int(fields[f'tokenizer.ggml.{name}_token_id'].contents())]
+               for short, name in (('bos', 'bos'), ('eos', 'eos'), ('unk', 'unknown'), ('pad', 'padding'))
+               if f'tokenizer.ggml.{name}_token_id' in fields}
+    template = fields.get('tokenizer.chat_template')
     make: Any = PreTrainedTokenizerFast  # untyped
-    return make(
-        tokenizer_object=backend, bos_token=token('bos'), eos_token=token('eos'), unk_token=token('unknown'),
-        pad_token=token('padding'), chat_template=fields['tokenizer.chat_template'].contents(),
-        clean_up_tokenization_spaces=False)
+    return make(tokenizer_object=backend, **special, chat_template=template.contents() if template else None,
+                clean_up_tokenization_spaces=False)
 
 
 def prepare_trainable_base(target: Path | None = None, source: Path | None = None) -> Path:
