@@ -12,14 +12,14 @@ import yaml
 from moe_experts.registry.artifacts import sha256_of
 from moe_experts.registry.entities import Sample, Version
 from moe_experts.registry.errors import CreationFailed, ExpertNotFound, RegistryError
-from moe_experts.registry.store import Store
+from moe_experts.registry.registry import Registry
 
 ACTOR = 'catalogue'
 _FIELDS = ('name', 'domain', 'category', 'description', 'fallback', 'system_prompt', 'max_tokens', 'priority',
            'sampling')
 
 
-def seed(store: Store, catalogue: Path, home: Path, tell: Callable[[str], None]) -> None:
+def seed(registry: Registry, catalogue: Path, home: Path, tell: Callable[[str], None]) -> None:
     """Create what the catalogue names and the registry lacks; doing it twice changes nothing.
 
     A missing file leaves its expert in status creating and says so. Raises CreationFailed for a bad catalogue.
@@ -34,39 +34,44 @@ def seed(store: Store, catalogue: Path, home: Path, tell: Callable[[str], None])
     base_sha256 = sha256_of(base_path) if base_path.is_file() else ''
     metrics = _metrics(folder / 'adapters' / 'manifest.json')
     for row in rows:
-        _create(store, row, folder)
+        if not _create(registry, row, folder):
+            continue
         adapter = folder / row['adapter'] if 'adapter' in row else None
         if not base_sha256 or (adapter and not adapter.is_file()):
             tell(f'Expert {row["name"]} waits for {base_path if not base_sha256 else adapter}.')
         else:
             try:
-                _serve(store, row['name'], Version(
+                _serve(registry, row['name'], Version(
                     str(adapter or base_path), base=base['name'] if adapter else '',
                     base_path=str(base_path) if adapter else '', base_sha256=base_sha256 if adapter else '',
                     sha256=sha256_of(adapter) if adapter else base_sha256, metrics=metrics.get(row['name'], {})))
             except RegistryError as error:
                 tell(f'Expert {row["name"]}: {error}')
         if 'samples' in row and (folder / row['samples']).is_file():
-            store.add_samples(_samples(row['name'], folder / row['samples']), ACTOR)
+            registry.routes.add_samples(_samples(row['name'], folder / row['samples']), ACTOR)
 
 
-def _create(store: Store, row: dict[str, Any], folder: Path) -> None:
+def _create(registry: Registry, row: dict[str, Any], folder: Path) -> bool:
+    """Create an expert unless it is there; False for one that somebody deleted."""
     try:
-        store.get(name=row['name'])
+        registry.experts.get(name=row['name'])
     except ExpertNotFound:
+        if any(event.kind == 'expert_deleted' for event in registry.events.after(0, row['name'])[0]):
+            return False
         definition = {key: row[key] for key in _FIELDS if key in row}
         if 'output_schema' in row:
             definition['output_schema'] = json.dumps(json.loads((folder / row['output_schema']).read_text()))
-        store.create(definition, ACTOR, 'built in')
+        registry.experts.create(definition, ACTOR, 'built in')
+    return True
 
 
-def _serve(store: Store, name: str, version: Version) -> None:
+def _serve(registry: Registry, name: str, version: Version) -> None:
     """Register the file unless it is known; what a person promoted since stays champion."""
-    _expert, versions = store.get(name=name)
+    _expert, versions = registry.versions.all_of(name=name)
     if any(known.sha256 == version.sha256 and known.base_sha256 == version.base_sha256 for known in versions):
         return
-    by_hand = any(event.alias == 'champion' and event.actor != ACTOR for event in store.events(0, name)[0])
-    store.register(name, version, '' if by_hand else 'champion', ACTOR, 'built in')
+    by_hand = any(event.alias == 'champion' and event.actor != ACTOR for event in registry.events.after(0, name)[0])
+    registry.versions.register(name, version, '' if by_hand else 'champion', ACTOR, 'built in')
 
 
 def _samples(expert: str, path: Path) -> list[Sample]:

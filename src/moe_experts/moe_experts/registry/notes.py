@@ -1,0 +1,67 @@
+"""Notes: texts that an expert may read before it answers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from sqlalchemy import delete, func, or_, select
+from sqlalchemy.dialects.postgresql import insert
+
+from moe_experts.registry.entities import Note
+from moe_experts.registry.errors import RegistryError
+from moe_experts.registry.tables import ExpertRow, NoteRow
+from moe_experts.registry.transactions import Transactions, check_page, find
+
+_ROWS = 2000  # per INSERT; Postgres takes 65,535 parameters
+
+
+class Notes:
+    """Operations on notes."""
+
+    def __init__(self, transactions: Transactions) -> None:
+        self._begin = transactions.begin
+
+    def add(self, notes: Sequence[Note], replace: bool, actor: str) -> tuple[int, int]:
+        """Add notes; a text that the expert has already is not added again.
+
+        Args:
+            replace: forget the experts' earlier notes of the same sources, texts that come again excepted.
+
+        Returns how many were added and removed. Raises ExpertNotFound, RegistryError.
+        """
+        if any(not note.text.strip() or '\0' in note.text for note in notes):
+            raise RegistryError('A note is empty or contains a NUL character.')
+        added = removed = 0
+        with self._begin(actor) as session:
+            ids = {name: find(session, 0, name).id for name in sorted({note.expert for note in notes})}
+            rows = [{'expert_id': ids[note.expert], 'source': note.source, 'text': note.text,
+                     'digest': hashlib.sha256(note.text.encode()).hexdigest()} for note in notes]
+            if replace:
+                for expert_id in ids.values():
+                    own = [row for row in rows if row['expert_id'] == expert_id]
+                    removed += len(session.scalars(delete(NoteRow).where(
+                        NoteRow.expert_id == expert_id, NoteRow.source.in_({row['source'] for row in own}),
+                        NoteRow.digest.not_in([row['digest'] for row in own])).returning(NoteRow.id)).all())
+            for start in range(0, len(rows), _ROWS):
+                added += len(session.scalars(insert(NoteRow).values(rows[start:start + _ROWS])
+                                             .on_conflict_do_nothing().returning(NoteRow.id)).all())
+        return added, removed
+
+    def page(self, expert: str = '', after_id: int = 0, limit: int = 1000) -> tuple[list[Note], int]:
+        """Notes by id after one of them, and how many the expert (or all) has."""
+        check_page(0, limit, 10000)
+        conditions = [NoteRow.expert_id == select(ExpertRow.id).where(
+            ExpertRow.name == expert, ExpertRow.deleted_at.is_(None)).scalar_subquery()] if expert else []
+        with self._begin() as session:
+            total = session.scalar(select(func.count(NoteRow.id)).where(*conditions)) or 0
+            page = session.execute(select(NoteRow, ExpertRow.name).join(ExpertRow).where(
+                NoteRow.id > after_id, *conditions).order_by(NoteRow.id).limit(limit))
+            return [Note(name, row.source, row.text, row.id, row.digest, row.created_at) for row, name in page], total
+
+    def remove(self, expert: str, ids: Sequence[int], sources: Sequence[str], actor: str) -> int:
+        """Remove notes by id and by source; returns how many. Raises ExpertNotFound."""
+        with self._begin(actor) as session:
+            row = find(session, 0, expert)
+            return len(session.scalars(delete(NoteRow).where(NoteRow.expert_id == row.id, or_(
+                NoteRow.id.in_(ids), NoteRow.source.in_(sources))).returning(NoteRow.id)).all())
