@@ -26,9 +26,9 @@ def wait_for(condition, timeout=30.0, what='condition'):
 class NodeProcess:
     """An executable of this package under /moe, its output in a file; ended whatever happens."""
 
-    def __init__(self, folder, name, environment, **parameters):
+    def __init__(self, folder, name, environment, remappings=('__ns:=/moe',), **parameters):
         self.log = folder / f'{name}.log'
-        arguments = ['--ros-args', '-r', '__ns:=/moe']
+        arguments = ['--ros-args', *(word for rule in remappings for word in ('-r', rule))]
         for key, value in parameters.items():
             arguments += ['-p', f'{key}:={value}']
         with self.log.open('ab') as output:

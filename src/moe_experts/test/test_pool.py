@@ -1,5 +1,6 @@
 """The pool with real workers on the tiny model, of both kinds."""
 
+import hashlib
 import queue
 import threading
 import time
@@ -9,6 +10,7 @@ from tiny_model import make_models
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Request, Result, Sampling
 from moe_experts.pool import FOREVER, Pool
+from moe_experts.weights import Weights
 
 
 @pytest.fixture(scope='module')
@@ -25,7 +27,7 @@ def pool():
 
 def get(pool, models, expert, version=1, kind='.gguf'):
     adapter = None if expert == 'general' else models / f'adapter{kind}'
-    return pool.get(expert, version, models / f'base{kind}', adapter, 1.0)
+    return pool.get(expert, version, Weights(models / f'base{kind}', adapter=adapter))
 
 
 def use(pool, models, expert, **options):
@@ -38,10 +40,11 @@ def names(pool):
 
 def answer(pool, loaded, **options):
     arrivals = queue.SimpleQueue()
-    pool.submit(loaded, Request('a', (('user', 'look'),), adapter=loaded.adapter, max_tokens=4,
+    loaded.worker.submit(Request('a', (('user', 'look'),), adapter=loaded.adapter, max_tokens=4,
                                 sampling=Sampling(temp=0.0, ignore_eos=True), **options), arrivals.put)
     while not isinstance(item := arrivals.get(timeout=30), Result):
         continue
+    pool.give_back(loaded)
     return item
 
 
@@ -105,7 +108,7 @@ def test_what_cannot_be_loaded_leaves_no_trace(pool, models, tmp_path):
                           (models / 'base.gguf', tmp_path / 'nothing.gguf')):
         for _ in range(2):
             with pytest.raises(EngineError) as caught:
-                pool.get('left', 1, base, adapter, 1.0)
+                pool.get('left', 1, Weights(base, adapter=adapter))
             assert caught.value.code == 1001
     assert names(pool) == []
     assert answer(pool, get(pool, models, 'left')).error_code == 0
@@ -131,7 +134,7 @@ def test_scales_are_changed_together_or_not_at_all(pool, models):
 
 def test_open_requests_end_with_the_pool(pool, models):
     arrivals = queue.SimpleQueue()
-    pool.submit(get(pool, models, 'general'), Request(
+    get(pool, models, 'general').worker.submit(Request(
         'long', (('user', 'look'),), max_tokens=5000, max_seq_len=8000, sampling=Sampling(temp=0.0, ignore_eos=True)),
         arrivals.put)
     arrivals.get(timeout=30)
@@ -140,3 +143,70 @@ def test_open_requests_end_with_the_pool(pool, models):
         continue
     assert (item.error_code, item.finish_reason) == (3000, 'error')
     assert item.text
+
+
+def test_a_whole_model_counts_and_its_worker_goes_with_it(models, tmp_path):
+    """A second base is an expert of its own; the base under a loaded adapter is free."""
+    other = tmp_path / 'other.gguf'
+    other.write_bytes((models / 'base.gguf').read_bytes())
+    pool = Pool(1, EngineSettings(threads=1), print)
+    try:
+        use(pool, models, 'left')
+        use(pool, models, 'general')
+        assert names(pool) == ['general@1', 'left@1']
+        pool.give_back(pool.get('other', 1, Weights(other)))
+        assert 'left@1' not in names(pool)
+        use(pool, models, 'right')
+        assert 'other@1' not in names(pool)
+        assert {one.base for one in pool.loaded()} == {models / 'base.gguf'}
+    finally:
+        pool.close()
+
+
+def test_the_memory_budget_evicts_and_then_says_what_is_missing(models, tmp_path):
+    size = (models / 'base.gguf').stat().st_size
+    other = tmp_path / 'other.gguf'
+    other.write_bytes((models / 'base.gguf').read_bytes())
+    pool = Pool(10, EngineSettings(threads=1), print, memory_budget_bytes=int(size * 1.5))
+    try:
+        use(pool, models, 'left')
+        pool.give_back(pool.get('other', 1, Weights(other)))
+        assert names(pool) == ['other@1']
+        assert len(pool.workers()) == 1
+        busy = pool.get('other', 1, Weights(other))
+        with pytest.raises(EngineError, match=r'left needs .* MB; memory_budget_mb is .*other') as caught:
+            get(pool, models, 'left')
+        assert caught.value.code == 1001
+        assert names(pool) == ['other@1']
+        pool.give_back(busy)
+    finally:
+        pool.close()
+
+
+def test_a_file_with_another_digest_is_refused(pool, models, tmp_path):
+    adapter = tmp_path / 'adapter.gguf'
+    adapter.write_bytes((models / 'adapter.gguf').read_bytes())
+    digest = hashlib.sha256(adapter.read_bytes()).hexdigest()
+    pool.give_back(pool.get('left', 1, Weights(models / 'base.gguf', adapter=adapter, adapter_sha256=digest)))
+    pool.unload('left')
+    with adapter.open('r+b') as file:
+        file.seek(-1, 2)
+        file.write(b'x')
+    with pytest.raises(EngineError, match='digest') as caught:
+        pool.get('left', 1, Weights(models / 'base.gguf', adapter=adapter, adapter_sha256=digest))
+    assert caught.value.code == 1001
+
+
+def test_a_deleted_file_serves_on_and_a_cut_one_is_named(pool, models, tmp_path):
+    base = tmp_path / 'base.gguf'
+    base.write_bytes((models / 'base.gguf').read_bytes())
+    loaded = pool.get('own', 1, Weights(base))
+    base.unlink()
+    assert answer(pool, loaded).error_code == 0
+    pool.unload('own')
+    pool.close_idle_workers()
+    with pytest.raises(EngineError, match='No such file'):
+        pool.get('own', 1, Weights(base))
+    base.write_bytes((models / 'base.gguf').read_bytes()[:-1000])
+    with pytest.raises(EngineError, match='behind its end'):
+        pool.get('own', 1, Weights(base))

@@ -96,7 +96,7 @@ class LlamaRuntime:
         self._threads_batch = context.n_threads_batch
         self._context = llama.llama_init_from_model(self._model, context)
         if not self._context:
-            raise EngineError(f'No memory for a context of {settings.context_tokens} tokens; lower max_seq_len.', 1001)
+            raise EngineError(f'No memory for a context of {settings.context_tokens} tokens; lower max_seq_len.', 3002)
         self._memory = llama.llama_get_memory(self._context)
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._width = llama.llama_model_n_embd(self._model)

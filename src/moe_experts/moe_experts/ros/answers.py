@@ -14,8 +14,9 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from moe_experts.engines.engine import EngineError, Piece, Result
+from moe_experts.engines.engine import EngineError, Piece, Request, Result
 from moe_experts.pool import Loaded, Pool
+from moe_experts.response_cache import ResponseCache, key_of
 from moe_experts.ros import generation
 from moe_experts.ros.champions import SERVICE_QOS
 from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
@@ -25,32 +26,48 @@ CANCEL_TIMEOUT_S = 1.0
 CLOSE_TIMEOUT_S = 2.0
 FEEDBACK_QOS = QoSProfile(depth=1000)  # a grammar may force many tokens in one step
 Load = Callable[[str], tuple[Loaded, Expert]]
-Arrivals = queue.SimpleQueue[Piece | Result | None]
+Arrivals = queue.SimpleQueue[tuple[int, Piece | Result] | None]
 
 
 class Answers:
-    """Serves experts/generate_response and experts/generate_chat_completions.
+    """Serves generate_response and generate_chat_completions.
 
     A goal holds one executor thread, which sleeps until its worker says something or None asks to cancel.
 
     Args:
+        prefix: of the actions' names.
+        cache: of answers given before.
         load: the loaded expert of a name, counted as running.
+        keep_alive: how long [s] experts stay loaded where a goal does not say; None = until evicted.
+        changed: called when a goal begins or ends.
     """
 
-    def __init__(self, node: Node, pool: Pool, load: Load, group: CallbackGroup) -> None:
-        self._node, self._pool, self._load = node, pool, load
+    def __init__(self, node: Node, prefix: str, pool: Pool, cache: ResponseCache, load: Load,
+                 keep_alive: float | None, changed: Callable[[], None], group: CallbackGroup) -> None:
+        self._node, self._pool, self._cache, self._load = node, pool, cache, load
+        self._keep_alive, self._changed = keep_alive, changed
+        self._default = node.get_parameter('experts.default').value
         self._lock = threading.Lock()
         self._goals: dict[bytes, Arrivals] = {}
+        self._stopping = False
         self._servers = [
-            ActionServer(node, interface, f'experts/{name}', self._execute, callback_group=group,
+            ActionServer(node, interface, f'{prefix}/{name}', self._execute, callback_group=group,
                          cancel_callback=self._cancel, goal_service_qos_profile=SERVICE_QOS,
                          result_service_qos_profile=SERVICE_QOS, feedback_pub_qos_profile=FEEDBACK_QOS)
             for name, interface in (('generate_response', GenerateResponse),
                                     ('generate_chat_completions', GenerateChatCompletions))]
 
-    def close(self) -> None:
-        """Wait until every goal has its result; what answers them has ended."""
-        give_up = time.monotonic() + CLOSE_TIMEOUT_S
+    def drain(self, grace_s: float) -> None:
+        """Begin nothing more, let what runs finish for so long, then cancel it; returns when all have their result."""
+        self._stopping = True
+        self._wait(grace_s)
+        with self._lock:
+            for arrivals in self._goals.values():
+                arrivals.put(None)
+        self._wait(CLOSE_TIMEOUT_S)
+
+    def _wait(self, seconds: float) -> None:
+        give_up = time.monotonic() + seconds
         while self._goals and time.monotonic() < give_up:
             time.sleep(0.01)
 
@@ -69,24 +86,24 @@ class Answers:
         with self._lock:
             self._goals[bytes(handle.goal_id.uuid)] = arrivals
         try:
+            if self._stopping:
+                raise EngineError('The expert node is stopping.', 1001)
+            goal.expert = goal.expert or ('' if goal.experts else self._default)
             generation.check(goal)
-            for index in range(goal.n if chat else 1):
-                self._generate(handle, result, index, arrivals)
-                if result.error_code:
-                    break
+            self._generate(handle, result, arrivals)
         except EngineError as error:
-            result.finish_reason = 'cancelled' if error.code == 3003 else 'error'
+            result.finish_reason = 'cancelled' if error.code == 3003 else 'timeout' if error.code == 3001 else 'error'
             result.request_id, result.expert = goal.request_id, goal.expert
             result.error_code, result.error_msg, result.retry_after = error.code, str(error), error.retry_after_s
         self._conclude(handle, result)
         with self._lock:
             del self._goals[bytes(handle.goal_id.uuid)]
+        self._changed()
         return result
 
-    @staticmethod
-    def _conclude(handle: ServerGoalHandle, result: Any) -> None:
-        give_up = time.monotonic() + CANCEL_TIMEOUT_S
-        while result.finish_reason == 'cancelled' and not handle.is_cancel_requested and time.monotonic() < give_up:
+    def _conclude(self, handle: ServerGoalHandle, result: Any) -> None:
+        give_up = time.monotonic() + (0.0 if self._stopping else CANCEL_TIMEOUT_S)
+        while result.error_code == 3003 and not handle.is_cancel_requested and time.monotonic() < give_up:
             time.sleep(0.001)  # the cancel callback asked the worker before rclpy moved the goal to CANCELING
         if handle.is_cancel_requested:
             handle.canceled()
@@ -95,28 +112,80 @@ class Answers:
         else:
             handle.succeed()
 
-    def _generate(self, handle: ServerGoalHandle, result: Any, index: int, arrivals: Arrivals) -> None:
-        """One answer; raises EngineError where none begins."""
+    def _generate(self, handle: ServerGoalHandle, result: Any, arrivals: Arrivals) -> None:
+        """All answers of a goal, side by side; raises EngineError where none begins."""
         goal = handle.request
-        loaded, expert = self._load(goal.expert)
+        experts = self._load_all(list(goal.experts) or [goal.expert])
+        loads = [loaded for loaded, _expert in experts]
         try:
-            request = generation.request(goal, expert, loaded.adapter, self._node.get_clock().now(), index)
+            requests = [generation.request(goal, experts, self._node.get_clock().now(), index)
+                        for index in range(goal.n if hasattr(goal, 'messages') else 1)]
             if handle.is_cancel_requested:
                 raise EngineError('Cancelled.', 3003)
-            self._feedback(handle, loaded, index, None)
+            for index, request in enumerate(requests):
+                self._feedback(handle, loads[0], index, None)
+                self._begin(loads, request, index, arrivals)
+            self._changed()
+            for item, cached in self._collect(handle, loads, requests, arrivals):
+                generation.fill(result, item, goal, experts[0][1], loads[0].version, cached)
+        finally:
+            for loaded in loads:
+                self._pool.give_back(loaded)
+        self._keep_loaded(goal, loads)
+
+    def _load_all(self, names: list[str]) -> list[tuple[Loaded, Expert]]:
+        found: list[tuple[Loaded, Expert]] = []
+        try:
+            for name in names:
+                found.append(self._load(name))
+            if len({loaded.base for loaded, _expert in found}) > 1:
+                raise EngineError(f'A mixture needs experts on one base; {", ".join(names)} stand on several.')
         except BaseException:
-            self._pool.give_back(loaded)
+            for loaded, _expert in found:
+                self._pool.give_back(loaded)
             raise
-        self._pool.submit(loaded, request, arrivals.put)
-        while not isinstance(item := arrivals.get(), Result):
-            if item is None:
-                loaded.worker.cancel(request.id)
+        return found
+
+    def _begin(self, loads: list[Loaded], request: Request, index: int, arrivals: Arrivals) -> None:
+        """Ask the worker, or answer at once what was answered before."""
+        key = key_of(loads[0].weights, request) if loads[0].scale == loads[0].weights.scale else ''
+        known = self._cache.find(key) if key else None
+        if known is not None:
+            if known.text:
+                arrivals.put((index, Piece(request.id, known.text, -1)))
+            arrivals.put((index, known))
+            return
+
+        def arrive(item: Piece | Result) -> None:
+            if isinstance(item, Result) and not request.mixture:
+                self._cache.keep(key, loads[0].expert, loads[0].version, item)
+            arrivals.put((index, item))
+        try:
+            loads[0].worker.submit(request, arrive)
+        except EngineError as error:
+            arrivals.put((index, Result(request.id, '', (), 'error', 0, error_code=error.code, error_msg=str(error))))
+
+    def _collect(self, handle: ServerGoalHandle, loads: list[Loaded], requests: list[Request],
+                 arrivals: Arrivals) -> list[tuple[Result, bool]]:
+        """Relay the streams until every answer has ended; returns each with whether it came from the cache."""
+        found: dict[int, tuple[Result, bool]] = {}
+        while len(found) < len(requests):
+            if (arrival := arrivals.get()) is None:
+                for request in requests:
+                    loads[0].worker.cancel(request.id)
+                continue
+            index, item = arrival
+            if isinstance(item, Result):
+                found[index] = item, item.id != requests[index].id
             else:
-                self._feedback(handle, loaded, index, item)
-        generation.fill(result, item, goal, expert, loaded.version)
-        keep_alive = generation.keep_alive(goal)
-        if keep_alive is not None:
-            self._pool.keep(loaded, keep_alive)
+                self._feedback(handle, loads[0], index, item)
+        return [found[index] for index in range(len(requests))]
+
+    def _keep_loaded(self, goal: Any, loads: list[Loaded]) -> None:
+        seconds = generation.keep_alive(goal, self._keep_alive)
+        if seconds is not None:
+            for loaded in loads:
+                self._pool.keep(loaded, seconds)
 
     @staticmethod
     def _feedback(handle: ServerGoalHandle, loaded: Loaded, index: int, piece: Piece | None) -> None:
@@ -127,5 +196,7 @@ class Answers:
             message.index = index
         if piece is not None:
             message.partial_response.text, message.partial_response.token = piece.text, piece.token
+            if piece.probs:
+                message.partial_response.probs = generation.probabilities(piece.token, piece.probs)
         if handle.is_active:
             handle.publish_feedback(message)

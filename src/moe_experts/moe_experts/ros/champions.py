@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import queue
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import rclpy
@@ -11,7 +13,6 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from moe_experts.engines.engine import EngineError
-from moe_experts.pool import Pool
 from moe_interfaces.msg import Expert, ExpertVersion, RegistryEvent
 from moe_interfaces.srv import GetVersion
 
@@ -19,6 +20,7 @@ EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 TIMEOUT_S = 5.0
+Version = tuple[ExpertVersion, Expert]
 
 
 class Champions:
@@ -26,54 +28,84 @@ class Champions:
 
     Args:
         node: that subscribes and asks.
-        pool: whose outdated versions are unloaded.
+        replaced: called with an expert's name, its old version's number and its new version, in a thread of its own,
+            before the new one is served; raises EngineError where it cannot be.
     """
 
-    def __init__(self, node: Node, pool: Pool) -> None:
-        self._pool = pool
+    def __init__(self, node: Node, replaced: Callable[[str, int, Version], None]) -> None:
+        self._replaced = replaced
+        self._logger = node.get_logger()
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[ExpertVersion, Expert]] = {}
+        self._known: dict[str, Version] = {}
         self._changes = 0
+        self._events: queue.SimpleQueue[RegistryEvent | None] = queue.SimpleQueue()
         self._get_version = node.create_client(GetVersion, 'registry/get_version', qos_profile=SERVICE_QOS,
                                                callback_group=ReentrantCallbackGroup())
         node.create_subscription(RegistryEvent, 'registry/events', self._on_event, EVENTS_QOS,
                                  callback_group=MutuallyExclusiveCallbackGroup())
+        self._thread = threading.Thread(target=self._follow, daemon=True, name='champions')
+        self._thread.start()
 
     def _on_event(self, event: RegistryEvent) -> None:
-        """A moved champion or changed expert is looked up again; running answers finish on what they began with."""
+        """A changed expert is looked up again; a moved champion once the new one is loaded."""
         if not event.expert:
             return
         with self._lock:
             self._changes += 1
-            self._known.pop(event.expert, None)
-        if event.alias == 'champion':
-            self._pool.unload(event.expert, keep_version=event.version)
+            if event.alias != 'champion' or event.expert not in self._known:
+                self._known.pop(event.expert, None)
+                return
+        self._events.put(event)
 
-    def find(self, name: str, number: int = 0) -> tuple[ExpertVersion, Expert]:
+    def _follow(self) -> None:
+        """Replace one champion after the other; until then the old one answers."""
+        while (event := self._events.get()) is not None:
+            with self._lock:
+                known = self._known.get(event.expert)
+            if known is None:
+                continue
+            try:
+                version = self._ask(event.expert, 0)
+                self._replaced(event.expert, known[0].number, version)
+            except EngineError as error:
+                self._logger.error(f'{event.expert} stays at version {known[0].number}: {error}')
+                continue
+            with self._lock:
+                self._known[event.expert] = version
+
+    def close(self) -> None:
+        """Stop following."""
+        self._events.put(None)
+        self._thread.join(TIMEOUT_S)
+
+    def find(self, name: str, number: int = 0) -> Version:
         """The version to serve (0 = champion) and its expert; raises EngineError (1000, 1001, 5000)."""
         with self._lock:
             known, changes = self._known.get(name), self._changes
         if known is not None and number in (0, known[0].number):
             return known
-        if not self._get_version.wait_for_service(TIMEOUT_S):
-            raise EngineError('The registry does not answer; look at `moe status`.', 5000)
-        response = self._ask(GetVersion.Request(expert=name, number=number))
-        if response.error_code:
-            raise EngineError(response.error_msg, response.error_code)
-        found = (response.version, response.expert)
+        found = self._ask(name, number)
         if not number:
             with self._lock:
                 if changes == self._changes:  # otherwise the answer may be older than the change
                     self._known[name] = found
         return found
 
-    def _ask(self, request: GetVersion.Request) -> Any:
+    def _ask(self, name: str, number: int) -> Version:
+        if not self._get_version.wait_for_service(TIMEOUT_S):
+            raise EngineError('The registry does not answer; look at `moe status`.', 5000)
         done = threading.Event()
-        future = self._get_version.call_async(request)
+        future = self._get_version.call_async(GetVersion.Request(expert=name, number=number))
         future.add_done_callback(lambda _future: done.set())
         for _ in range(int(TIMEOUT_S / 0.1)):
             if done.wait(0.1):
-                return future.result()
+                return self._checked(future.result())
             if not rclpy.ok():
                 break
         raise EngineError(f'The registry did not answer within {TIMEOUT_S:.0f} s.', 5000)
+
+    @staticmethod
+    def _checked(response: Any) -> Version:
+        if response.error_code:
+            raise EngineError(response.error_msg, response.error_code)
+        return response.version, response.expert

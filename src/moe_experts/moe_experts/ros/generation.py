@@ -8,9 +8,9 @@ from typing import Any
 
 from rclpy.time import Time
 
-from moe_experts.engines.engine import EngineError, Request, Result, Sampling
-from moe_experts.pool import FOREVER
-from moe_interfaces.msg import ChatMessage, Choice, Expert, SamplingConfig
+from moe_experts.engines.engine import EngineError, Messages, Part, Probable, Request, Result, Sampling
+from moe_experts.pool import FOREVER, Loaded
+from moe_interfaces.msg import ChatMessage, Choice, Expert, SamplingConfig, TokenProb, TokenProbArray
 
 MOST_ANSWERS = 8
 _SAMPLING = ('temp', 'top_k', 'top_p', 'min_p', 'typical_p', 'penalty_repeat')
@@ -30,6 +30,11 @@ def sampling(own: SamplingConfig, asked: SamplingConfig) -> Sampling:
                 values[name] = getattr(config, name)
         if config.seed >= 0:
             values['seed'] = config.seed
+        if config.mirostat:
+            values.update(mirostat=config.mirostat, mirostat_eta=config.mirostat_eta,
+                          mirostat_tau=config.mirostat_tau)
+        if config.n_probs:
+            values['n_probs'] = config.n_probs
         if config.ignore_eos:
             values['ignore_eos'] = True
         if config.logit_bias:
@@ -37,10 +42,13 @@ def sampling(own: SamplingConfig, asked: SamplingConfig) -> Sampling:
     return Sampling(**values)
 
 
-def keep_alive(goal: Any) -> float | None:
-    """How long [s] the expert stays loaded after the answer; None = as the node decides. Raises EngineError."""
+def keep_alive(goal: Any, own: float | None) -> float | None:
+    """How long [s] the expert stays loaded after the answer; None = until it is evicted. Raises EngineError.
+
+    `own` is what the node does where the goal does not say.
+    """
     if goal.keep_alive == -2.0:
-        return None
+        return own
     if goal.keep_alive == -1.0:
         return FOREVER
     if not goal.keep_alive >= 0.0:
@@ -50,35 +58,26 @@ def keep_alive(goal: Any) -> float | None:
 
 def check(goal: Any) -> None:
     """Raise EngineError (3004) for a goal of either action that can never succeed as it is."""
-    if not goal.expert:
+    if not goal.expert and not goal.experts:
         raise EngineError('The goal names no expert; ask the router, or fill expert.')
-    if goal.experts:
-        raise EngineError('The expert node serves no mixture of experts; name one in expert.')
+    if len(goal.weights) not in (0, len(goal.experts)):
+        raise EngineError(f'There are {len(goal.experts)} experts and {len(goal.weights)} weights; give one weight per '
+                          'expert, or none.')
     if goal.truncate not in ('', 'left', 'middle'):
         raise EngineError(f'truncate is "{goal.truncate}"; it must be "", "left" or "middle".')
-    if goal.sampling_config.mirostat:
-        raise EngineError('Mirostat is not offered; use temp, top_p and min_p.')
     if goal.max_tokens < 0:
         raise EngineError(f'max_tokens is {goal.max_tokens}; it must not be negative.')
     if hasattr(goal, 'messages') and not 1 <= goal.n <= MOST_ANSWERS:
         raise EngineError(f'n is {goal.n}; it must be 1..{MOST_ANSWERS}.')
-    keep_alive(goal)
+    keep_alive(goal, None)
 
 
-def request(goal: Any, expert: Expert, adapter: str, now: Time, seed_offset: int = 0) -> Request:
-    """A goal of either action as a request. Raises EngineError (3001, 3004)."""
-    if hasattr(goal, 'messages'):
-        messages = [(message.role, message.content) for message in goal.messages]
-        last = messages[-1][1] if messages else ''
-    else:
-        messages, last = [('user', goal.prompt)], goal.prompt
-    if not last.strip():
-        raise EngineError('The prompt is empty; ask something.')
-    if any(role not in ('system', 'user', 'assistant', 'tool') for role, _content in messages):
-        raise EngineError('A message\'s role must be system, user, assistant or tool.')
-    system = goal.system_prompt or expert.system_prompt
-    if system and messages[0][0] != 'system':
-        messages.insert(0, ('system', system))
+def request(goal: Any, experts: list[tuple[Loaded, Expert]], now: Time, seed_offset: int = 0) -> Request:
+    """A goal of either action as a request to one expert, or to a mixture of several. Raises EngineError (3001, 3004).
+
+    What a mixture's experts say differently (sampling, limits, schema) is the first one's.
+    """
+    (loaded, expert), *others = experts
     asked = goal.sampling_config
     schema = asked.json_schema or ('' if asked.regex or asked.grammar else expert.output_schema)
     deadline = Time.from_msg(goal.deadline)
@@ -88,25 +87,50 @@ def request(goal: Any, expert: Expert, adapter: str, now: Time, seed_offset: int
     settings = sampling(expert.sampling_config, asked)
     if seed_offset and settings.seed >= 0:
         settings = Sampling(**{**settings.__dict__, 'seed': settings.seed + seed_offset})
+    parts = tuple(Part(one.adapter, float(weight), _messages(goal, kind)) for (one, kind), weight in zip(
+        experts, goal.weights or [1.0] * len(experts), strict=True)) if others else ()
     return Request(
-        id=uuid.uuid4().hex, messages=tuple(messages), adapter=adapter, sampling=settings,
-        max_tokens=goal.max_tokens or expert.max_tokens or 256, max_seq_len=expert.max_seq_len or 2048,
-        stop=tuple(goal.stop), json_schema='' if schema == '{}' else schema, regex=asked.regex, grammar=asked.grammar,
-        priority=goal.priority or expert.priority, deadline=time.monotonic() + left if left else 0.0,
-        truncate=goal.truncate)
+        id=uuid.uuid4().hex, messages=_messages(goal, expert), adapter=loaded.adapter, mixture=parts,
+        sampling=settings, max_tokens=goal.max_tokens or expert.max_tokens or 256,
+        max_seq_len=expert.max_seq_len or 2048, stop=tuple(goal.stop), json_schema='' if schema == '{}' else schema,
+        regex=asked.regex, grammar=asked.grammar, priority=goal.priority or expert.priority,
+        deadline=time.monotonic() + left if left else 0.0, truncate=goal.truncate)
 
 
-def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int) -> Any:
+def _messages(goal: Any, expert: Expert) -> Messages:
+    """The conversation as it is put to an expert. Raises EngineError (3004)."""
+    messages = [(message.role, message.content) for message in goal.messages] if hasattr(goal, 'messages') \
+        else [('user', goal.prompt)]
+    if not messages or not messages[-1][1].strip():
+        raise EngineError('The prompt is empty; ask something.')
+    if any(role not in ('system', 'user', 'assistant', 'tool') for role, _content in messages):
+        raise EngineError('A message\'s role must be system, user, assistant or tool.')
+    system = goal.system_prompt or expert.system_prompt
+    if system and messages[0][0] != 'system':
+        messages.insert(0, ('system', system))
+    return tuple(messages)
+
+
+def probabilities(token: int, rows: tuple[Probable, ...]) -> TokenProbArray:
+    """The most probable tokens at one position."""
+    return TokenProbArray(chosen_token=token, data=[
+        TokenProb(token=int(one), probability=float(value), token_text=text) for one, value, text in rows])
+
+
+def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int, cached: bool) -> Any:
     """Put an engine's result into an action's."""
     if hasattr(result, 'response'):
         result.response.text, result.response.tokens = found.text, list(found.tokens)
+        result.response.probs = [probabilities(token, rows) for token, rows in zip(
+            found.tokens, found.probs, strict=False)]
     else:
         result.id = f'chatcmpl-{goal.request_id}'
         result.created, result.model = int(time.time()), f'{expert.name}@{version}'
         result.choices.append(Choice(
             index=len(result.choices), message=ChatMessage(role='assistant', content=found.text),
             finish_reason=found.finish_reason))
-    result.finish_reason = found.finish_reason
+    result.finish_reason = result.finish_reason or found.finish_reason
+    result.cached = cached
     usage, timings = result.usage, result.timings
     usage.prompt_tokens = found.prompt_tokens
     usage.completion_tokens += len(found.tokens)
@@ -119,5 +143,6 @@ def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int) ->
     result.expert, result.expert_version, result.request_id = expert.name, version, goal.request_id
     result.route.choice, result.route.confidence, result.route.stage = expert.name, 1.0, 'named'
     result.retry_after = found.retry_after_s
-    result.error_code, result.error_msg = found.error_code, found.error_msg
+    if not result.error_code:
+        result.error_code, result.error_msg = found.error_code, found.error_msg
     return result

@@ -12,6 +12,7 @@ from rclpy.node import Node
 from moe_experts.embedding import normalise
 from moe_experts.engines.engine import EngineError
 from moe_experts.pool import Loaded, Pool
+from moe_experts.response_cache import ResponseCache
 from moe_experts.ros.champions import SERVICE_QOS, Champions
 from moe_interfaces.msg import Expert
 from moe_interfaces.srv import (
@@ -42,19 +43,21 @@ class ModelServices:
     """Serves what needs a model but no stream.
 
     Args:
+        prefix: of the services' names.
+        cache: of answers given before.
         load: the loaded expert of a name ('' = fallback), counted as running.
     """
 
-    def __init__(self, node: Node, pool: Pool, champions: Champions, load: Callable[[str], tuple[Loaded, Expert]],
-                 group: CallbackGroup) -> None:
-        self._pool, self._champions, self._load = pool, champions, load
+    def __init__(self, node: Node, prefix: str, pool: Pool, cache: ResponseCache, champions: Champions,
+                 load: Callable[[str], tuple[Loaded, Expert]], group: CallbackGroup) -> None:
+        self._pool, self._cache, self._champions, self._load = pool, cache, champions, load
         for name, interface, handle in (
                 ('tokenize', Tokenize, self._tokenize), ('detokenize', Detokenize, self._detokenize),
                 ('get_metadata', GetMetadata, self._metadata), ('score', Score, self._score),
                 ('generate_embeddings', GenerateEmbeddings, self._embed),
                 ('rerank_documents', RerankDocuments, self._rerank), ('list_loras', ListLoras, self._list_loras),
                 ('update_loras', UpdateLoras, self._update_loras), ('clear_cache', ClearCache, self._clear_cache)):
-            node.create_service(interface, f'experts/{name}', answering(handle), qos_profile=SERVICE_QOS,
+            node.create_service(interface, f'{prefix}/{name}', answering(handle), qos_profile=SERVICE_QOS,
                                 callback_group=group)
 
     def _call(self, name: str, verb: str, **arguments: Any) -> tuple[Any, Loaded]:
@@ -129,8 +132,10 @@ class ModelServices:
             raise EngineError(f'There are {len(request.experts)} experts and {len(request.scales)} scales; '
                               'give one scale per expert.')
         self._pool.scale(dict(zip(request.experts, map(float, request.scales), strict=True)))
+        for expert in request.experts:
+            self._cache.forget(expert)
 
     def _clear_cache(self, request: Any, response: Any) -> None:
         if request.expert:
             self._champions.find(request.expert)
-        response.entries = self._pool.clear_cache(request.expert)
+        response.entries = self._pool.clear_cache(request.expert) + self._cache.forget(request.expert)

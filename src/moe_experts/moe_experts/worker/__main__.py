@@ -160,7 +160,7 @@ def main() -> int:
                    + '\n')
         return 1
     except EngineError as error:
-        wire.write(json.dumps({'kind': 'fatal', 'error_msg': str(error)}) + '\n')
+        wire.write(json.dumps({'kind': 'fatal', 'error_msg': str(error), 'error_code': error.code}) + '\n')
         return 1
     server = Server(engine, wire, settings.company_s)
     server.send({'kind': 'ready'})

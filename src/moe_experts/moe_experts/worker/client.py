@@ -91,12 +91,12 @@ class Worker:
         timer.start()
         line = process.stdout.readline()
         timer.cancel()
-        first = json.loads(line) if line else {
+        first: dict[str, Any] = json.loads(line) if line else {
             'kind': 'fatal', 'error_msg': f'The worker of {self._base} ended while it loaded, or took longer than '
                                           f'{START_TIMEOUT_S:.0f} s.'}
         if first['kind'] == 'fatal':
             process.wait()
-            raise EngineError(first['error_msg'], 1001)
+            raise EngineError(first['error_msg'], first.get('error_code', 1001))
         self._watch, self._ended_for = Watch(process.pid, self._limits), ''
         return process
 
