@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 from urllib.parse import quote
+from weakref import WeakKeyDictionary
 
 import httpx
 
@@ -33,7 +35,7 @@ class HttpTransport:
         self._timeout = timeout
         self._settings: dict[str, Any] = {'base_url': base_url.rstrip('/'), 'headers': headers, 'timeout': timeout}
         self._client = httpx.Client(**self._settings)
-        self._async_client: httpx.AsyncClient | None = None
+        self._async_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, httpx.AsyncClient] = WeakKeyDictionary()
 
     def close(self) -> None:
         """Close the connections."""
@@ -80,9 +82,11 @@ class HttpTransport:
                 parser.end()
 
     def _asynchronous(self) -> httpx.AsyncClient:
-        if self._async_client is None:
-            self._async_client = httpx.AsyncClient(**self._settings)
-        return self._async_client
+        # connections belong to the loop in which they were made, and asyncio.run() makes a new one each time
+        loop = asyncio.get_running_loop()
+        if loop not in self._async_clients:
+            self._async_clients[loop] = httpx.AsyncClient(**self._settings)
+        return self._async_clients[loop]
 
     @staticmethod
     def _request(name: str, values: Values) -> dict[str, Any]:

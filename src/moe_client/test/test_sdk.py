@@ -1,0 +1,130 @@
+"""The SDK over both transports: the same calls, the same results, the same errors."""
+
+import asyncio
+
+import pytest
+
+from conftest import wait_for
+from moe_client import Chunk, Client, ExpertNotFound, Generation, InvalidRequest, Timeout, Unavailable
+
+QUESTION = 'What is the capital of France?'
+
+
+@pytest.fixture(scope='module', params=['ros', 'http'])
+def client(request, gateway, ros_client):
+    if request.param == 'ros':
+        yield ros_client
+        return
+    with Client(base_url=gateway.url) as client:
+        yield client
+
+
+def running(client):
+    return client.inference.serving()['running']
+
+
+def test_experts(client):
+    assert {'general', 'python', 'linux'} <= {row.name for row in client.experts.list()}
+    row = client.experts.get('python')
+    assert (row.domain, row.status, row.champion_version) == ('python', 'ready', 1)
+    assert row.versions[0]['kind'] == 'adapter'
+    assert client.experts.get(row.id) == row
+    assert client.experts.name_of(row.id) == 'python'
+
+
+def test_unknown_experts_are_named(client):
+    with pytest.raises(ExpertNotFound, match='Expert with id=999 not found'):
+        client.experts.get(999)
+    with pytest.raises(ExpertNotFound, match='nobody'):
+        client.inference.generate('hello', expert='nobody')
+
+
+def test_an_answer_streamed_and_whole(client):
+    *chunks, answer = client.inference.generate_stream(QUESTION, expert='general', temperature=0.0)
+    assert isinstance(answer, Generation)
+    assert all(isinstance(chunk, Chunk) for chunk in chunks)
+    assert ''.join(map(str, chunks)) == answer.text
+    assert 'Paris' in answer.text
+    whole = client.inference.generate(QUESTION, expert='general', temperature=0.3, top_p=0.9, top_k=40, max_tokens=5)
+    assert whole.completion_tokens <= 5
+
+
+def test_an_answer_of_a_schema_and_a_stop(client):
+    schema = {'type': 'object', 'properties': {'n': {'type': 'integer', 'maximum': 99, 'minimum': 0}},
+              'required': ['n'], 'additionalProperties': False}
+    assert client.inference.generate('A number?', expert='general', json_schema=schema).text.startswith('{"n":')
+    assert 'Paris' not in client.inference.generate(QUESTION, expert='general', temperature=0.0, stop='Paris').text
+
+
+def test_asynchronous_answers_side_by_side(client):
+    async def ask():
+        return await asyncio.gather(*(client.inference.generate_async(QUESTION, expert='general') for _ in range(3)))
+    assert all('Paris' in answer.text for answer in asyncio.run(ask()))
+
+
+def test_cancelling_the_task_cancels_the_generation(client):
+    async def ask():
+        task = asyncio.create_task(client.inference.generate_async(
+            'Tell me a long story.', expert='general', max_tokens=1000, seed=1, temperature=1.0, json_schema=ENDLESS))
+        while not await asyncio.to_thread(running, client):
+            await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    asyncio.run(ask())
+    wait_for(lambda: not running(client), what='an idle expert node')
+
+
+def test_closing_the_stream_cancels_the_generation(client):
+    stream = client.inference.generate_stream('Tell me a long story.', expert='general', max_tokens=1000,
+                                              json_schema=ENDLESS)
+    next(item for item in stream if str(item))
+    stream.close()
+    wait_for(lambda: not running(client), what='an idle expert node')
+
+
+def test_a_timeout_is_a_timeout_error(client):
+    with pytest.raises(Timeout, match='Request timed out') as caught:
+        client.inference.generate('Tell me a long story.', expert='general', max_tokens=1000, json_schema=ENDLESS,
+                                  timeout=0.3)
+    assert isinstance(caught.value, TimeoutError)
+    wait_for(lambda: not running(client), what='an idle expert node')
+
+
+def test_wrong_values_are_refused(client):
+    with pytest.raises(InvalidRequest):
+        client.inference.generate('   ')
+    with pytest.raises(InvalidRequest, match='top_p'):
+        client.inference.generate(QUESTION, top_p='much')
+
+
+def test_routing(client):
+    route = client.router.route('How do I read a JSON file in Python?')
+    assert route.choice == 'python'
+    assert route.ranked[0][0] == 'python'
+    stats = client.router.stats()
+    assert stats.requests > 0
+    decision, explanation = client.router.explain('How do I read a JSON file in Python?')
+    assert decision.choice == 'python'
+    assert explanation
+
+
+def test_what_no_node_serves_is_said_in_one_sentence(client):
+    with pytest.raises(Unavailable, match='the motion node does not run'):
+        client.robot.move('pan', 10)
+    with pytest.raises(Unavailable, match=r'training/validate_dataset.*training node'):
+        client.datasets.validate('/nowhere.jsonl')
+
+
+def test_creating_and_deleting_what_it_makes(client):
+    name = f'made_{client.transport.__class__.__name__.lower()}'
+    row = client.experts.create(name, 'testing', 'Made by a test.')
+    assert client.experts.get(row.id).status == 'creating'
+
+
+def test_where_no_gateway_is_the_sentence_names_it():
+    with Client(base_url='http://127.0.0.1:9') as client, pytest.raises(Unavailable, match=r'127\.0\.0\.1:9'):
+        client.experts.list()
+
+
+ENDLESS = {'type': 'array', 'items': {'type': 'integer', 'minimum': 0, 'maximum': 9}, 'minItems': 900}
