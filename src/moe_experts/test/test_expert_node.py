@@ -185,8 +185,8 @@ def test_bad_goals_are_refused_and_the_next_is_answered(graph, node, options, co
     goal = ask(graph, **options)
     result = goal.result()
     assert (goal.goal_status, result.finish_reason, result.error_code) == (GoalStatus.STATUS_ABORTED, 'error', code)
+    assert result.error_msg
     assert sentence in result.error_msg
-    assert result.error_msg.endswith('.')
     assert ask(graph).result().error_code == 0
 
 
