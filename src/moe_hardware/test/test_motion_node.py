@@ -41,7 +41,8 @@ def motion(graph):
 def nodes(graph, bus, servos, motion):
     """Both nodes, the head in the middle, no e-stop."""
     graph.ask(Trigger, 'reset_estop')
-    assert execute(graph, '{"action":"center"}')[0] == SUCCEEDED
+    status, result = execute(graph, '{"action":"center"}')
+    assert status == SUCCEEDED, result.error_msg
 
 
 @pytest.fixture(scope='module')
@@ -154,7 +155,8 @@ def test_stop_ends_the_motion_of_another_goal_and_of_another_caller(graph, nodes
 def test_a_newer_command_replaces_the_older_one(graph, nodes, bus):
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
-    assert execute(graph, '{"joint":"pan","to":-10}')[0] == SUCCEEDED
+    status, result = execute(graph, '{"joint":"pan","to":-10}')
+    assert status == SUCCEEDED, result.error_msg
     status, result = graph.end(handle)
     assert (status, result.error_code) == (ABORTED, ErrorCode.CANCELLED)
     assert 'replaced' in result.error_msg

@@ -11,7 +11,7 @@ from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.action.client import ClientGoalHandle
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
@@ -22,6 +22,7 @@ from moe_hardware.dynamixel.joints import Joint, configure
 from moe_hardware.dynamixel.trajectory import PointToPoint
 from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, MotionError, error_of
 from moe_hardware.motion import Command, Move, Range, Step, Stop, parse, plan, typed
+from moe_hardware.ros.latest_message import LatestMessage
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import ExecuteMotion, MoveJoints
 
@@ -50,13 +51,12 @@ class MotionNode(Node):  # type: ignore[misc]
         super().__init__('motion')
         self._joints = self._declare_joints()
         self._ranges = {name: Range(joint.minimum, joint.maximum) for name, joint in self._joints.items()}
-        self._positions: dict[str, tuple[float, float]] = {}  # [rad] and monotonic time of arrival [s], by joint
+        self._positions: dict[str, tuple[float, float]] = {}  # [rad] and monotonic time of measurement [s], by joint
         self._runs_lock = threading.Lock()
         self._run: _Run | None = None
         # Goals block a thread each; what they wait for arrives in others.
         goals, answers = ReentrantCallbackGroup(), ReentrantCallbackGroup()
-        self.create_subscription(JointState, 'joint_states', self._on_joints, 10,
-                                 callback_group=MutuallyExclusiveCallbackGroup())
+        self._joint_states = LatestMessage(self, JointState, 'joint_states')
         self._move_joints = ActionClient(self, MoveJoints, 'move_joints', callback_group=answers)
         self._stop_motion = self.create_client(Trigger, 'stop_motion', qos_profile=SERVICE_QOS,
                                                callback_group=answers)
@@ -88,11 +88,17 @@ class MotionNode(Node):  # type: ignore[misc]
             [1] * len(names), positive('max_velocity', math.pi / 2.0, 'unless a goal asks for less [rad/s]'),
             positive('max_acceleration', 2.0 * math.pi, 'of every joint [rad/s^2]'))
 
-    def _on_joints(self, message: JointState) -> None:
-        now = time.monotonic()
+    def _look(self) -> None:
+        """Take in the joint positions that came last."""
+        message = self._joint_states.take()
+        if message is None:
+            return
+        stamp = message.header.stamp
+        age = 1e-9 * self.get_clock().now().nanoseconds - stamp.sec - 1e-9 * stamp.nanosec
+        measured = time.monotonic() - max(0.0, age)
         for name, position in zip(message.name, message.position):
             if name in self._joints:
-                self._positions[name] = (position, now)
+                self._positions[name] = (position, measured)
 
     def _take_over(self, run: _Run | None, why: MotionError) -> None:
         """Make a run the only one; the one before it ends."""
@@ -205,12 +211,14 @@ class MotionNode(Node):  # type: ignore[misc]
 
     def _now(self) -> list[float]:
         """Last known positions [rad], NaN for those never heard of."""
+        self._look()
         return [float(self._positions.get(name, (math.nan, 0.0))[0]) for name in self._joints]
 
     def _fresh(self) -> dict[str, float]:
         """Present positions [rad]. Raises HardwareFault when one is not known."""
         begin = time.monotonic()
         while True:
+            self._look()
             now = time.monotonic()
             missing = [name for name in self._joints
                        if now - self._positions.get(name, (0.0, -math.inf))[1] > FRESH_S]
@@ -224,7 +232,8 @@ class MotionNode(Node):  # type: ignore[misc]
             time.sleep(POLL_S)
 
     def _age(self) -> float:
-        """Time since any joint position came [s]."""
+        """Time since any joint position was measured [s]."""
+        self._look()
         return time.monotonic() - max((arrival for _position, arrival in self._positions.values()), default=-math.inf)
 
     @staticmethod

@@ -8,6 +8,7 @@ servo (its torque goes off after heat and hardware errors), and when the bus is 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,6 +36,7 @@ from moe_interfaces.srv import RebootServos, ScanServos, SetTorque
 
 SERVICE_QOS = QoSProfile(depth=100)
 STATES_PERIOD_S = 0.1
+IDLE_STATES_PERIOD_S = 0.5  # while no servo answers
 FEEDBACK_PERIOD_S = 0.05
 THREADS = 12  # a goal blocks one until it ends; the e-stop and the others must find a free one
 
@@ -46,6 +48,7 @@ class ServoNode(Node):  # type: ignore[misc]
         super().__init__('servos')
         self._settings = self._declare_settings()
         self._last_refusal = ''
+        self._states_due = 0.0  # monotonic [s]
         self._joint_states = self.create_publisher(JointState, 'joint_states', 10)
         self._servo_states = self.create_publisher(ServoStates, 'servo_states', 10)
         self._controller = ServoController(self._settings, self._publish_joints, self.get_logger().info,
@@ -64,7 +67,8 @@ class ServoNode(Node):  # type: ignore[misc]
             self.create_service(interface, name, self._answer(handle), qos_profile=SERVICE_QOS, callback_group=group)
         for name, act in (('estop', self._estop), ('reset_estop', self._reset_estop), ('stop_motion', self._stop)):
             self.create_service(Trigger, name, self._trigger(act), qos_profile=SERVICE_QOS, callback_group=group)
-        self.create_timer(STATES_PERIOD_S, self._publish_states, callback_group=MutuallyExclusiveCallbackGroup())
+        self.create_timer(IDLE_STATES_PERIOD_S, self._publish_idle_states,
+                          callback_group=MutuallyExclusiveCallbackGroup())
         diagnostics = Diagnostics(self, self._settings.port_name)
         diagnostics.add('bus', self._diagnose_bus)
         diagnostics.add('estop', self._diagnose_estop)
@@ -115,12 +119,23 @@ class ServoNode(Node):  # type: ignore[misc]
     # --- states ----------------------------------------------------------------------------------------------------
 
     def _publish_joints(self, fresh: dict[str, tuple[float, float]]) -> None:
+        """Publish what the bus thread has read, and now and then the states, which then wake no other thread."""
+        if time.monotonic() >= self._states_due - 0.001:
+            self._publish_states()
+        if not self._joint_states.get_subscription_count():
+            return
         message = JointState(name=list(fresh), position=[float(one[0]) for one in fresh.values()],
                              velocity=[float(one[1]) for one in fresh.values()])
         message.header.stamp = self.get_clock().now().to_msg()
         self._publish(self._joint_states, message)
 
+    def _publish_idle_states(self) -> None:
+        """Publish the states that the bus thread does not, because nothing answers."""
+        if time.monotonic() > self._states_due + STATES_PERIOD_S:
+            self._publish_states()
+
     def _publish_states(self) -> None:
+        self._states_due = time.monotonic() + STATES_PERIOD_S
         reason = self._controller.emergency_stop.reason
         message = ServoStates(estop=bool(reason), estop_reason=reason, servos=[
             ServoState(joint=one.joint, id=one.id, online=one.online, torque_enabled=one.torque,

@@ -18,6 +18,9 @@ WARMUP_DRIFT_RPS = math.radians(0.25)  # gyro offset of the cold chip on top, di
 # Sway: amplitude [rad] and period [s] of roll, pitch, yaw.
 SWAY = ((math.radians(10.0), 8.0), (math.radians(6.0), 11.0), (math.radians(15.0), 20.0))
 
+_NOISE = (ACC_NOISE_MPS2,) * 3 + (GYRO_NOISE_RPS,) * 3
+_BLOCK = 128  # ticks
+
 Vector = NDArray[numpy.float64]
 
 
@@ -30,9 +33,14 @@ class Truth:
     specific_force: Vector  # in the body's frame [m/s^2]; (0, 0, +9.80665) at rest and level
 
 
+_AT_REST = Truth(numpy.zeros(3), numpy.zeros(3), numpy.array((0.0, 0.0, GRAVITY)))
+
+
 def truth(seconds: float, sway: bool) -> Truth:
     """Return the state at a time: level and still, or swaying about all three axes."""
-    amplitude = numpy.array([axis[0] for axis in SWAY]) if sway else numpy.zeros(3)
+    if not sway:
+        return _AT_REST
+    amplitude = numpy.array([axis[0] for axis in SWAY])
     omega = numpy.array([2 * math.pi / axis[1] for axis in SWAY])
     angle, rate = amplitude * numpy.sin(omega * seconds), amplitude * omega * numpy.cos(omega * seconds)
     roll, pitch, _ = angle
@@ -59,6 +67,7 @@ class SensorErrors:
         self.acc_bias = random.normal(0.0, ACC_BIAS_MPS2, 3)  # [m/s^2]
         self._drift = random.choice([-1.0, 1.0], 3) * WARMUP_DRIFT_RPS
         self._seed, self._warmup_s = seed, warmup_s
+        self._block, self._rows = -1, numpy.empty((0, len(_NOISE)))
 
     def coldness(self, seconds: float) -> float:
         """Return 1 for a chip just powered, towards 0 as it warms."""
@@ -70,7 +79,16 @@ class SensorErrors:
 
     def measured(self, exact: Truth, seconds: float) -> tuple[Vector, Vector]:
         """Return specific force [m/s^2] and angular velocity [rad/s] as the sensor gives them."""
-        random = numpy.random.default_rng((self._seed, 1, int(seconds * TICK_HZ)))
-        force = exact.specific_force + self.acc_bias + random.normal(0.0, ACC_NOISE_MPS2, 3)
+        noise = self._noise(int(seconds * TICK_HZ))
+        force = exact.specific_force + self.acc_bias + noise[:3]
         velocity = exact.angular_velocity + self.gyro_bias + self._drift * self.coldness(seconds)
-        return force, velocity + random.normal(0.0, GYRO_NOISE_RPS, 3)
+        return force, velocity + noise[3:]
+
+    def _noise(self, tick: int) -> Vector:
+        """Return the noise of a tick; drawn by the block, since a generator costs more than its numbers."""
+        block, row = divmod(tick, _BLOCK)
+        if block != self._block:
+            random = numpy.random.default_rng((self._seed, 1, block))
+            self._block, self._rows = block, random.normal(0.0, _NOISE, (_BLOCK, len(_NOISE)))
+        noise: Vector = self._rows[row]
+        return noise
