@@ -127,7 +127,7 @@ class Graph:
         wait_for(future.done, timeout, 'answer')
         return future.result()
 
-    def call(self, interface, name, timeout=30.0, **fields):
+    def call(self, interface, name, /, timeout=30.0, **fields):
         """Call a service under /moe."""
         client = self.once(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(timeout), f'no service {name}'
