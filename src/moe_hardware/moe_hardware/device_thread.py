@@ -46,7 +46,13 @@ class DeviceThread:
         self._running = False
         self._fault = ''
         self._starts = 0
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
+
+    @property
+    def started(self) -> bool:
+        """Whether it is between start() and stop()."""
+        return self._thread is not None
 
     @property
     def running(self) -> bool:
@@ -64,14 +70,18 @@ class DeviceThread:
         return max(0, self._starts - 1)
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; again after stop(), too."""
+        self._stop.clear()
+        self._fault = ''
+        self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """End the thread; the device is closed when this returns."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(JOIN_TIMEOUT_S)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._stop.set()
+            thread.join(JOIN_TIMEOUT_S)
 
     def _run(self) -> None:
         delay, told = FIRST_DELAY_S, ''

@@ -74,6 +74,8 @@ class ServoController:
     @property
     def fault(self) -> str:
         """What is wrong with the bus and what to do, '' = nothing."""
+        if not self._thread.started:
+            return 'The servo node is inactive and leaves the bus alone; activate it (service ~/change_state).'
         if not self._thread.running:
             return self._thread.fault or f'{self._settings.port_name} is being opened.'
         if not any(report.online for report in self._loop.reports):
@@ -82,7 +84,8 @@ class ServoController:
         return ''
 
     def start(self) -> None:
-        """Begin; the port may be absent."""
+        """Begin, again after stop() too; the port may be absent."""
+        self._loop.stopping = False
         self._thread.start()
 
     def stop(self) -> None:

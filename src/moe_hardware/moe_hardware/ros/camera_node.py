@@ -8,7 +8,6 @@ from typing import Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sensor_msgs.srv import SetCameraInfo
 
@@ -18,7 +17,8 @@ from moe_hardware.camera.source import Format
 from moe_hardware.device_thread import DeviceThread
 from moe_hardware.errors import InvalidCommand, MotionError
 from moe_hardware.ros import image_conversion
-from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
+from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown, warner
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.srv import SetCapture
@@ -27,7 +27,7 @@ THREADS = 2
 LOW_RATE_SHARE = 0.8  # of the wanted rate; below it diagnostics warn
 
 
-class CameraNode(Node):  # type: ignore[misc]
+class CameraNode(ManagedNode):
     """Publishes image_raw, image_raw/compressed and camera_info; serves set_camera_info and set_capture."""
 
     def __init__(self) -> None:
@@ -75,9 +75,13 @@ class CameraNode(Node):  # type: ignore[misc]
         Diagnostics(self, self._video_device).add('device', self._diagnose)
         self.create_service(SetCameraInfo, 'set_camera_info', self._set_camera_info)
         self.create_service(SetCapture, 'set_capture', self._set_capture)
+        self.autostart()
+
+    def begin(self) -> None:
+        """Open the camera."""
         self._thread.start()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Let go of the camera."""
         self._thread.stop()
 
@@ -164,6 +168,8 @@ class CameraNode(Node):  # type: ignore[misc]
             'undecodable frames': str(self._capture.undecodable), 'reconnections': str(self._thread.restarts),
             'calibration': str(self._calibration_path) if calibration else 'none; an ideal camera of 60 degrees',
             'last error': self._thread.fault or self._calibration_fault}
+        if not self.active:
+            return STALE, INACTIVE, {**values, 'state': 'inactive'}
         if not self._thread.running or actual is None:
             return ERROR, self._thread.fault or 'The camera is being opened.', values
         if self._calibration_fault:

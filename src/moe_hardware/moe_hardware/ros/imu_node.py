@@ -13,7 +13,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from sensor_msgs.msg import Imu, Temperature
 from std_msgs.msg import Header
 
@@ -26,7 +25,8 @@ from moe_hardware.imu.calibration_run import CalibrationCancelled, calibrate
 from moe_hardware.imu.complementary_filter import ComplementaryFilter
 from moe_hardware.imu.reading import Reading
 from moe_hardware.imu.stream import TEMPERATURE_PERIOD_S, ImuStream
-from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
+from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown, warner
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import CalibrateImu
@@ -37,7 +37,7 @@ LOW_RATE_SHARE = 0.8  # of the wanted rate; below it diagnostics warn
 LONGEST_RECONNECT_DELAY_S = 4.0
 
 
-class ImuNode(Node):  # type: ignore[misc]
+class ImuNode(ManagedNode):
     """Publishes imu/data_raw, imu/data and imu/temperature; serves calibrate_imu."""
 
     def __init__(self) -> None:
@@ -91,10 +91,14 @@ class ImuNode(Node):  # type: ignore[misc]
         self._server = ActionServer(self, CalibrateImu, 'calibrate_imu', self._execute,
                                     callback_group=ReentrantCallbackGroup(),
                                     cancel_callback=lambda _goal: CancelResponse.ACCEPT)
+        self.autostart()
+
+    def begin(self) -> None:
+        """Open the IMU."""
         self._thread.start()
 
-    def close(self) -> None:
-        """Let go of the device."""
+    def end(self) -> None:
+        """Let go of the IMU."""
         self._thread.stop()
 
     def _publish(self, reading: Reading, orientation: complementary_filter.Quaternion) -> None:
@@ -170,6 +174,8 @@ class ImuNode(Node):  # type: ignore[misc]
             'damaged replies': str(stream.damaged), 'reconnections': str(self._thread.restarts),
             'calibration': f'{calibration.samples} samples' if calibration.samples else 'none; run calibrate_imu',
             'last error': self._thread.fault or self._calibration_fault}
+        if not self.active:
+            return STALE, INACTIVE, {**values, 'state': 'inactive'}
         if not self._thread.running:
             return ERROR, self._thread.fault or 'The IMU is being opened.', values
         if self._calibration_fault:

@@ -12,7 +12,6 @@ from rclpy.action import ActionClient, ActionServer, CancelResponse
 from rclpy.action.client import ClientGoalHandle
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -23,6 +22,7 @@ from moe_hardware.dynamixel.trajectory import PointToPoint
 from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, MotionError, error_of
 from moe_hardware.motion import Command, Move, Range, Step, Stop, parse, plan, typed
 from moe_hardware.ros.latest_message import LatestMessage
+from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import ExecuteMotion, MoveJoints
 
@@ -44,7 +44,7 @@ class _Run:
         self.ended_by: MotionError | None = None
 
 
-class MotionNode(Node):  # type: ignore[misc]
+class MotionNode(ManagedNode):
     """Serves execute_motion."""
 
     def __init__(self) -> None:
@@ -64,10 +64,14 @@ class MotionNode(Node):  # type: ignore[misc]
             self, ExecuteMotion, 'execute_motion', self._execute, callback_group=goals,
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
             goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
+        self.autostart()
 
-    def close(self) -> None:
+    def begin(self) -> None:
+        """Take goals."""
+
+    def end(self) -> None:
         """End the goal under way."""
-        self._take_over(None, MotionCancelled('The motion node is shutting down.'))
+        self._take_over(None, MotionCancelled('The motion node is shutting down or was deactivated.'))
 
     def _declare_joints(self) -> dict[str, Joint]:
         """Declare the parameters, the same ones as the servo node's. Raises ValueError."""
@@ -137,6 +141,8 @@ class MotionNode(Node):  # type: ignore[misc]
     def _carry_out(self, handle: ServerGoalHandle) -> None:
         """Do what a goal says. Raises MotionError."""
         goal = handle.request
+        if not self.active:
+            raise HardwareFault(INACTIVE)
         if not math.isfinite(goal.max_velocity) or goal.max_velocity < 0.0:
             raise InvalidCommand(f'max_velocity is {goal.max_velocity}; give rad/s, or 0 for that of the node.')
         command = self._command(goal)

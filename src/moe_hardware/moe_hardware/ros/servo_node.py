@@ -16,7 +16,6 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -28,7 +27,8 @@ from moe_hardware.dynamixel.servo import ServoReport
 from moe_hardware.dynamixel.settings import Settings
 from moe_hardware.dynamixel.vitals import VitalLimits
 from moe_hardware.errors import MotionCancelled, MotionError
-from moe_hardware.ros.diagnostics import ERROR, OK, WARN, Diagnostics
+from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
+from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoInfo, ServoState, ServoStates
@@ -41,7 +41,7 @@ FEEDBACK_PERIOD_S = 0.05
 THREADS = 12  # a goal blocks one until it ends; the e-stop and the others must find a free one
 
 
-class ServoNode(Node):  # type: ignore[misc]
+class ServoNode(ManagedNode):
     """Publishes joint_states and servo_states; moves the joints."""
 
     def __init__(self) -> None:
@@ -74,9 +74,13 @@ class ServoNode(Node):  # type: ignore[misc]
         diagnostics.add('estop', self._diagnose_estop)
         for at, name in enumerate(self._settings.joints):
             diagnostics.add(name, lambda at=at: self._diagnose_servo(self._controller.reports[at]))
+        self.autostart()
+
+    def begin(self) -> None:
+        """Open the bus."""
         self._controller.start()
 
-    def close(self) -> None:
+    def end(self) -> None:
         """Leave the servos as the settings say, torque off by default."""
         self._controller.stop()
 
@@ -155,8 +159,12 @@ class ServoNode(Node):  # type: ignore[misc]
 
     def _diagnose_bus(self) -> tuple[bytes, str, dict[str, str]]:
         fault = self._controller.fault
-        return (ERROR if fault else OK), fault or 'The servos answer.', {
-            'port': self._settings.port_name, 'baud rate': str(self._settings.baud_rate),
+        level, message = (ERROR if fault else OK), fault or 'The servos answer.'
+        if not self.active:
+            level, message = STALE, INACTIVE
+        return level, message, {
+            'state': 'active' if self.active else 'inactive', 'port': self._settings.port_name,
+            'baud rate': str(self._settings.baud_rate),
             'rate wanted [Hz]': f'{self._settings.rate:.0f}', 'rate measured [Hz]': f'{self._controller.rate:.1f}',
             'last refused command': self._last_refusal}
 
@@ -169,6 +177,8 @@ class ServoNode(Node):  # type: ignore[misc]
                   'position [deg]': f'{math.degrees(servo.position):.1f}', 'voltage [V]': f'{servo.vitals.voltage:.1f}',
                   'temperature [C]': f'{servo.vitals.temperature:.0f}',
                   'hardware error': str(servo.vitals.hardware_error), 'comm errors': str(servo.comm_errors)}
+        if not self.active:
+            return STALE, INACTIVE, values
         if not servo.online:
             return ERROR, 'Does not answer; check its power, cable and id.', values
         if fault := servo.vitals.fault(self._settings.vital_limits):
