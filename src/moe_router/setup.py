@@ -21,6 +21,7 @@ setup(
         'console_scripts': [
             'router_node = moe_router.ros.router_node:main',
             'prepare_encoder = moe_router.prepare_encoder:main',
+            'replay_routes = moe_router.replay:main',
         ],
     },
 )

@@ -4,19 +4,11 @@ import numpy as np
 import pytest
 
 from moe_router.encoder import Encoder
-from moe_router.prepare_encoder import export, models_folder, shipped_encoder
+from moe_router.prepare_encoder import shipped_encoder
 
 TEXTS = ['How do I list topics?', 'Look left 30 degrees', 'x', 'A long sentence about nothing in particular. ' * 9]
 
 
-@pytest.fixture(scope='module')
-def encoder(tmp_path_factory):
-    try:
-        return Encoder(models_folder())
-    except FileNotFoundError:
-        folder = tmp_path_factory.mktemp('models')
-        export(folder)
-        return Encoder(folder)
 
 
 def test_vectors_are_those_of_the_original_model(encoder):

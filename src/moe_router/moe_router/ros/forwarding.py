@@ -10,6 +10,7 @@ from typing import Any
 from rclpy.action.client import ActionClient
 
 POLL_S = 0.02
+CANCEL_S = 5.0  # how long a server may take to end what was cancelled
 
 
 class ServerAway(Exception):
@@ -23,7 +24,7 @@ def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cance
     Args:
         relay: receives every feedback, at once, in this thread.
         cancelled: asked while waiting; True cancels the goal once.
-        alive: asked while waiting; False ends the wait with ServerAway.
+        alive: asked while nothing arrives; False ends the wait with ServerAway.
     """
     give_up = time.monotonic() + ready_timeout_s
     while not client.server_is_ready():
@@ -33,16 +34,18 @@ def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cance
     arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
     sent = client.send_goal_async(goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
     sent.add_done_callback(lambda future: arrivals.put(('goal', future.result())))
-    handle, asked = None, False
+    handle, asked_at = None, 0.0
     while True:
-        if cancelled() and handle is not None and not asked:
-            asked = True
+        if not asked_at and handle is not None and cancelled():
+            asked_at = time.monotonic()
             handle.cancel_goal_async()
         try:
             kind, message = arrivals.get(timeout=POLL_S)
         except queue.Empty:
             if not alive():
                 raise ServerAway('it ended while it worked on the request') from None
+            if asked_at and time.monotonic() - asked_at > CANCEL_S:
+                raise ServerAway(f'it did not end the cancelled request within {CANCEL_S:.0f} s') from None
             continue
         if kind == 'feedback':
             relay(message)

@@ -1,0 +1,205 @@
+"""retrain_router, and the fit that follows changed samples by itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+
+from moe_interfaces.action import RetrainRouter
+from moe_interfaces.msg import ErrorCode, RouterVersion
+from moe_router.classifier import Head
+from moe_router.ros.calls import SERVICE_QOS
+from moe_router.ros.registry_link import RegistryLink
+from moe_router.router import Router
+from moe_router.worker import FitError, Fitted, fit_in_worker
+
+SETTLE_S = 1.0
+KEPT = 10  # fits on disk; the registry's active one is always among them
+
+
+class Retraining:
+    """Fits one at a time, activates what passes the gate, follows the registry's active version.
+
+    Args:
+        router: whose head is replaced.
+        folder: keeps head.npz, what is served, and fits/.
+    """
+
+    def __init__(self, node: Node, router: Router, registry: RegistryLink, folder: Path,
+                 stop: threading.Event) -> None:
+        self._node, self._router, self._registry, self._folder, self._stop = node, router, registry, folder, stop
+        self._lock = threading.Lock()
+        self._refused = ''  # digest of samples whose fit was refused: not tried again until they change
+        self._added: object = None  # rules whose samples the registry has
+        self._seen: str | None = None  # digest of the file of the registry's active version
+        self.number = 0
+        try:
+            router.head = Head.load(self._head)
+            self.number = int((folder / 'version').read_text())
+        except (OSError, ValueError, KeyError):
+            pass  # the first start, or a damaged file: fitted anew when the registry answers
+        self._server = ActionServer(
+            node, RetrainRouter, 'retrain_router', self._execute, callback_group=ReentrantCallbackGroup(),
+            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
+
+    @property
+    def _head(self) -> Path:
+        return self._folder / 'head.npz'
+
+    def _margin(self) -> float:
+        return float(self._node.get_parameter('gate_margin').value)
+
+    def refresh(self) -> None:
+        """Follow the registry: its active version, then samples that changed. May take as long as a fit."""
+        self._add_route_samples()
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._follow_active()
+            digest = self._settled_digest()
+            head = self._router.head
+            if not digest or digest == self._refused or (head is not None and head.digest == digest):
+                return
+            fitted = self._fit(lambda _phase, _share: None, self._stop.is_set)
+            if fitted is None:
+                return
+            if fitted.refusal:
+                self._refused = fitted.head.digest
+                self._node.get_logger().warning(fitted.refusal)
+            else:
+                self._activate(fitted)
+        except FitError as error:
+            self._refused = digest
+            self._node.get_logger().warning(f'The router could not be fitted: {error}')
+        finally:
+            self._lock.release()
+
+    def _settled_digest(self) -> str:
+        """The samples' digest once it stays: a head fitted on half of what is being written sends people astray."""
+        digest = self._registry.samples_digest()
+        head = self._router.head
+        while digest and digest != self._refused and (head is None or head.digest != digest):
+            if self._stop.wait(SETTLE_S):
+                return ''
+            before, digest = digest, self._registry.samples_digest()
+            if before == digest:
+                break
+        return digest
+
+    def _add_route_samples(self) -> None:
+        rules = self._router.rules
+        if rules.samples and self._added is not rules and self._registry.add_samples(rules.samples, 'routes'):
+            self._added = rules
+
+    def _follow_active(self) -> None:
+        """Serve the fit that the registry names, where it is another one than before and its file is whole."""
+        version = self._registry.active_version()
+        if version is None or version.number == self.number:
+            return
+        try:
+            head = Head.load(Path(version.artifact_path))
+        except (OSError, ValueError, KeyError) as error:
+            if self._seen != version.sha256:
+                self._node.get_logger().error(f'Router version {version.number} cannot be served: {error}')
+            self._seen = version.sha256
+            return
+        head.save(self._head)
+        # the fit belongs to other samples than the registry has now, and a person wants it all the same
+        if self.number:
+            self._refused = self._registry.samples_digest()
+        self._serve(head, version.number)
+        self._node.get_logger().info(f'Router version {version.number} serves.')
+
+    def _fit(self, say: Callable[[str, float], None], cancelled: Callable[[], bool]) -> Fitted | None:
+        """Fit on the registry's samples; None where it goes away meanwhile. Raises FitError."""
+        begin = time.monotonic()
+        say('samples', 0.0)
+        found = self._registry.samples()
+        if found is None:
+            return None
+        samples, digest = found
+        fallback = self._node.get_parameter('fallback_expert').value
+        routable = set(self._registry.table.experts) | {fallback, ''}
+        folder = self._folder / 'fits' / f'{time.time_ns()}'
+        try:
+            fitted = fit_in_worker([sample for sample in samples if sample[0] in routable], digest, folder, self._head,
+                                   fallback, self._margin(), say, cancelled)
+        except FitError:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._node.get_logger().info(
+            f'Fitted on {len(samples)} samples of {len(fitted.head.experts)} classes in '
+            f'{time.monotonic() - begin:.1f} s: {fitted.report["accuracy"]:.1%} right on held-out ones.')
+        return fitted
+
+    def _activate(self, fitted: Fitted) -> RouterVersion:
+        """Serve a fit and tell the registry of it."""
+        metrics = fitted.metrics()
+        version = self._registry.register(fitted.path, int(fitted.report['samples']),
+                                          self._node.get_parameter('confidence_threshold').value, metrics)
+        fitted.head.save(self._head)
+        self._serve(fitted.head, version.number if version is not None else 0)
+        self._forget_old(fitted.path.parent)
+        return version if version is not None else RouterVersion(
+            artifact_path=str(fitted.path), samples=int(fitted.report['samples']), active=True)
+
+    def _serve(self, head: Head, number: int) -> None:
+        self._router.head, self.number = head, number
+        (self._folder / 'version').write_text(str(number))
+
+    def _forget_old(self, keep: Path) -> None:
+        """Leave the newest fits on disk."""
+        folders = sorted((self._folder / 'fits').iterdir(), key=lambda path: path.name)
+        for folder in folders[:-KEPT]:
+            if folder != keep:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _execute(self, handle: Any) -> Any:
+        result = RetrainRouter.Result()
+
+        def say(phase: str, share: float) -> None:
+            handle.publish_feedback(RetrainRouter.Feedback(phase=phase, progress=share))
+
+        def cancelled() -> bool:
+            return bool(handle.is_cancel_requested or self._stop.is_set())
+
+        while not self._lock.acquire(timeout=0.2):
+            if cancelled():
+                handle.canceled()
+                result.error_code, result.error_msg = ErrorCode.CANCELLED, 'Cancelled while another fit was running.'
+                return result
+        try:
+            self._add_route_samples()
+            fitted = self._fit(say, cancelled)
+            if fitted is None:
+                result.error_code = ErrorCode.DATABASE_UNAVAILABLE
+                result.error_msg = 'The registry does not give the samples; look at `moe status`.'
+            else:
+                result.report = json.dumps({**fitted.report, 'refusal': fitted.refusal,
+                                            'confusion_png': str(fitted.path.with_name('confusion.png'))})
+                result.activated = not fitted.refusal or handle.request.force
+                if result.activated:
+                    result.version = self._activate(fitted)
+                    self._refused = ''
+        except FitError as error:
+            result.error_code = ErrorCode.CANCELLED if cancelled() else ErrorCode.TRAINING_FAILED
+            result.error_msg = str(error)
+        finally:
+            self._lock.release()
+        if handle.is_cancel_requested:
+            handle.canceled()
+        elif result.error_code:
+            handle.abort()
+        else:
+            handle.succeed()
+        return result

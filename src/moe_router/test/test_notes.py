@@ -1,0 +1,48 @@
+"""Notes are found by meaning, under a budget."""
+
+import pytest
+
+from moe_router.notes import Note, NoteIndex, block
+
+TEXTS = ['The spare battery is in the red drawer.', 'The dock stands beside the kitchen door.',
+         'The emergency stop is the yellow button on the left arm.', 'Charge to 80 % for storage.']
+
+
+@pytest.fixture(scope='module')
+def index(encoder):
+    found = NoteIndex(encoder.encode)
+    found.replace('helper', [Note(number, 'helper', 'house.md', text) for number, text in enumerate(TEXTS, 1)])
+    return found
+
+
+def ask(index, encoder, text, **limits):
+    return index.find('helper', encoder.encode([text])[0], **{'most': 3, 'budget': 1000, **limits})
+
+
+def test_the_right_note_comes_first_with_its_score(index, encoder):
+    first, *_others = ask(index, encoder, 'where do I find the spare battery')
+    assert first.id == 1 and first.source == 'house.md' and 0.4 < first.score <= 1.0
+
+
+def test_the_budget_and_the_number_are_kept(index, encoder):
+    found = ask(index, encoder, 'where is the dock and the emergency stop', budget=60)
+    assert found and sum(len(note.text) for note in found) <= 60
+    assert len(ask(index, encoder, 'where is the dock', most=1)) == 1
+    assert ask(index, encoder, 'where is the dock', most=0) == []
+
+
+def test_what_has_nothing_to_do_with_the_prompt_is_left_out(index, encoder):
+    assert ask(index, encoder, 'integrate x squared dx', least=0.3) == []
+    assert index.find('nobody', encoder.encode(['x'])[0], 3, 1000) == []
+
+
+def test_a_new_note_is_there_at_once_and_a_removed_one_gone(index, encoder):
+    notes = [Note(9, 'other', 'a', 'The key hangs under the stairs.')]
+    index.replace('other', notes)
+    assert index.find('other', encoder.encode(['where is the key'])[0], 3, 1000)[0].id == 9
+    index.replace('other', [])
+    assert index.count('other') == 0 and index.find('other', encoder.encode(['key'])[0], 3, 1000) == []
+
+
+def test_a_block_has_a_line_per_note():
+    assert block([Note(1, 'a', 's', 'one\n two'), Note(2, 'a', 's', 'three')]) == 'Notes:\n- one two\n- three'
