@@ -48,6 +48,16 @@ class Inference:
                 for item in answer.read(event):
                     yield item
 
+    def chat_stream(self, messages: Sequence[Mapping[str, str]], *, timeout: float = 120.0,
+                    **options: Any) -> Generator[Chunk | Generation, None, None]:
+        """Go on with a conversation of {"role", "content"}; otherwise as generate_stream."""
+        values = _values('', messages=[dict(message) for message in messages], **options)
+        del values['prompt']
+        answer = _Answer()
+        with contextlib.closing(self._transport.stream('inference.chat', values, timeout)) as events:
+            for event in events:
+                yield from answer.read(event)
+
     def generate(self, prompt: str, **options: Any) -> Generation:
         """Ask and wait for the whole answer; options as generate_stream."""
         *_, last = self.generate_stream(prompt, **options)

@@ -86,10 +86,11 @@ class Generation:
 
     @classmethod
     def of(cls, values: Values) -> Self:
-        """Make one from a result of GenerateResponse."""
+        """Make one from a result of GenerateResponse or of GenerateChatCompletions."""
         usage, timings = values['usage'], values['timings']
+        text = values['response']['text'] if 'response' in values else values['choices'][0]['message']['content']
         return cls(
-            text=values['response']['text'], finish_reason=values['finish_reason'], expert=values['expert'],
+            text=text, finish_reason=values['finish_reason'], expert=values['expert'],
             expert_version=values['expert_version'], route=Route.of(values['route']),
             prompt_tokens=usage['prompt_tokens'], completion_tokens=usage['completion_tokens'],
             cached_tokens=usage['cached_tokens'], first_token_s=number(timings['first_token_s']),

@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-
 from conftest import wait_for
+
 from moe_client import Chunk, Client, ExpertNotFound, Generation, InvalidRequest, Timeout, Unavailable
 
 QUESTION = 'What is the capital of France?'

@@ -12,13 +12,28 @@ from typing import Annotated
 
 import typer
 
-from moe_client.cli import ask, demo, experts, interrupts, lifecycle, robot, training
+from moe_client.cli import (
+    ask,
+    chat,
+    datasets,
+    demo,
+    experts,
+    health,
+    interrupts,
+    lifecycle,
+    logs,
+    models,
+    registry,
+    robot,
+    routing,
+    training,
+)
 from moe_client.cli.output import fail
 from moe_client.errors import MoeError
 
 app = typer.Typer(name='moe', no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False,
                   help='Domain-specific mixture of experts for ROS 2: one question, the right small local model.')
-for module in (lifecycle, ask, experts, training, robot, demo):
+for module in (lifecycle, logs, ask, chat, routing, experts, models, training, datasets, registry, robot, health, demo):
     module.register(app)
 
 
@@ -34,11 +49,18 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _root(
     debug: Annotated[bool, typer.Option('--debug', help='Show tracebacks.')] = False,
+    url: Annotated[str, typer.Option(help='Go by this gateway instead of ROS; also MOE_URL.')] = '',
+    api_key: Annotated[str, typer.Option(help='For the gateway; better MOE_API_KEY, which no process list shows.')]
+    = '',
     _show: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version.')]
     = False,
 ) -> None:
     if debug:
         os.environ['MOE_DEBUG'] = '1'
+    if url:
+        os.environ['MOE_URL'] = url
+    if api_key:
+        os.environ['MOE_API_KEY'] = api_key
 
 
 def main() -> int:

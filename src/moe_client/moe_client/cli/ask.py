@@ -1,4 +1,4 @@
-"""ask and route."""
+"""ask: one question, one answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from moe_client.cli.output import as_json, console
+from moe_client.cli.connection import connect
+from moe_client.cli.output import Json, as_json, console
 from moe_client.types import Chunk
 
 
@@ -18,17 +19,22 @@ def ask(
     json_schema: Annotated[Path | None, typer.Option(exists=True, help='The answer must match this schema.')] = None,
     max_tokens: Annotated[int, typer.Option(min=0, help='0 = the expert\'s own limit.')] = 0,
     temperature: Annotated[float, typer.Option(help='-1 = the expert\'s own.')] = -1.0,
+    top_p: Annotated[float, typer.Option(help='-1 = the expert\'s own.')] = -1.0,
+    top_k: Annotated[int, typer.Option(help='-1 = the expert\'s own.')] = -1,
+    seed: Annotated[int, typer.Option(help='The same seed, the same answer; -1 = random.')] = -1,
+    ground: Annotated[bool, typer.Option('--ground', help='Let the expert know the robot\'s last state.')] = False,
     stream: Annotated[bool, typer.Option(help='Print the answer while it comes.')] = True,
-    json: Annotated[bool, typer.Option('--json', help='Print the result as JSON.')] = False,
+    json: Json = False,
     timeout: Annotated[float, typer.Option(help='Seconds.')] = 120.0,
 ) -> None:
     """Ask the suite; a motion is carried out."""
-    from moe_client import Client
-    with Client() as client:
+    with connect() as client:
+        expert = client.experts.name_of(expert) if expert else ''
         schema = json_schema.read_text() if json_schema else ''
         for item in client.inference.generate_stream(
                 prompt, expert=expert, session=session, json_schema=schema, max_tokens=max_tokens,
-                temperature=temperature, timeout=timeout):
+                temperature=temperature, top_p=top_p, top_k=top_k, seed=seed, timeout=timeout,
+                ground=ground or None):
             if isinstance(item, Chunk):
                 if stream and not json:
                     print(item.text, end='', flush=True)
@@ -42,21 +48,6 @@ def ask(
                                   f'{item.route.confidence:.2f}{unsure} · {item.tokens_per_second:.0f} tokens/s[/dim]')
 
 
-def route(prompt: str, json: Annotated[bool, typer.Option('--json')] = False) -> None:
-    """Show which expert would answer, and how sure the router is."""
-    from moe_client import Client
-    with Client() as client:
-        decision = client.router.route(prompt)
-    if json:
-        as_json(decision)
-        return
-    print(f'{decision.choice}\t{decision.confidence:.3f}\t{decision.stage}'
-          f'{"	abstained" if decision.abstained else ""}')
-    for name, probability in decision.ranked:
-        print(f'  {name}\t{probability:.3f}')
-
-
 def register(app: typer.Typer) -> None:
-    """Add the verbs."""
-    for verb in (ask, route):
-        app.command()(verb)
+    """Add the verb."""
+    app.command()(ask)

@@ -1,10 +1,9 @@
-"""up, down, status, logs."""
+"""up, down, status."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -12,7 +11,7 @@ from typing import Annotated
 import typer
 
 from moe_client import suite
-from moe_client.cli.output import as_json, console, rows
+from moe_client.cli.output import Json, as_json, console, rows
 from moe_client.errors import MoeError
 
 
@@ -57,7 +56,7 @@ def down() -> None:
     console.print('Stopped.' if suite.stop() else f'Nothing runs in {suite.home()}.')
 
 
-def status(json: Annotated[bool, typer.Option('--json')] = False) -> None:
+def status(json: Json = False) -> None:
     """Show the processes with their memory; exit code 1 when one is down or nothing runs."""
     table = suite.processes()
     if json:
@@ -73,33 +72,7 @@ def status(json: Annotated[bool, typer.Option('--json')] = False) -> None:
         raise typer.Exit(1)
 
 
-def logs(
-    names: Annotated[list[str] | None, typer.Argument(help='Processes; none = all.')] = None,
-    follow: Annotated[bool, typer.Option('--follow', '-f', help='Go on as lines arrive.')] = False,
-    lines: Annotated[int, typer.Option('--lines', '-n', help='Last lines of each to begin with.')] = 20,
-) -> None:
-    """Show the logs of $MOE_HOME/logs."""
-    folder = suite.home() / 'logs'
-    files = sorted(path for path in folder.glob('*.log') if not names or path.stem in names)
-    if not files:
-        raise MoeError(f'No log in {folder}' + (f' for {", ".join(names)}.' if names else '.'))
-    positions: dict[Path, int] = {}
-    for path in files:
-        text = path.read_text(errors='replace')
-        positions[path] = path.stat().st_size
-        for line in text.splitlines()[-lines:]:
-            print(f'[{path.stem}] {line}')
-    while follow:
-        time.sleep(0.2)
-        for path in files:
-            with path.open(errors='replace') as log:
-                log.seek(positions[path])
-                for line in log.read().splitlines():
-                    print(f'[{path.stem}] {line}', flush=True)
-                positions[path] = log.tell()
-
-
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (up, down, status, logs):
+    for verb in (up, down, status):
         app.command()(verb)

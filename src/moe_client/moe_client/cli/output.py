@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from moe_client.transport import Event, Values
+
 console = Console(highlight=False, soft_wrap=True)
+Json = Annotated[bool, typer.Option('--json', help='Print the result as JSON.')]
 
 
 def fail(sentence: str) -> int:
@@ -19,8 +26,11 @@ def fail(sentence: str) -> int:
     return 1
 
 
-def rows(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    """Print rows: a table on a terminal, tab-separated text elsewhere."""
+def rows(columns: Sequence[str], lines: Iterable[Sequence[Any]], json: bool = False) -> None:
+    """Print rows: a table on a terminal, tab-separated text elsewhere, a list of objects with `json`."""
+    if json:
+        as_json([dict(zip(columns, line)) for line in lines])
+        return
     if console.is_terminal:
         table = Table(*columns, box=None, header_style='bold')
         for line in lines:
@@ -32,6 +42,80 @@ def rows(columns: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
         print('\t'.join(str(value) for value in line))
 
 
+def values(shown: Mapping[str, Any], json: bool = False) -> None:
+    """Print one "key: value" a line; lists and objects as JSON in their line."""
+    if json:
+        as_json(shown)
+        return
+    for key, value in shown.items():
+        if isinstance(value, (dict, list)):
+            value = json_text(value, None)
+        print(f'{key}: {value}')
+
+
+def done(sentence: str, json: bool = False, **facts: Any) -> None:
+    """Say that something was done; with `json` its facts alone."""
+    if json:
+        as_json(facts)
+    else:
+        print(sentence)
+
+
 def as_json(value: Any) -> None:
     """Print a value as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=vars))
+    print(json_text(value, 2))
+
+
+def json_text(value: Any, indent: int | None) -> str:
+    """A value as JSON; NaN, which JSON does not know, as null."""
+    return json.dumps(_finite(value), indent=indent, ensure_ascii=False, default=lambda other: _finite(vars(other)))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value
+
+
+def local_time(seconds: float) -> str:
+    """A time for people; '-' = not yet."""
+    return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds)) if seconds else '-'
+
+
+def follow(events: Iterable[Event], quiet: bool = False) -> Values:
+    """Show the progress of an action: a bar on a terminal, a line each phase elsewhere; returns the result."""
+    result: Values = {}
+    with Progress(TextColumn('{task.description}'), BarColumn(), TextColumn('{task.percentage:3.0f} %'),
+                  TimeElapsedColumn(), console=console, transient=True,
+                  disable=quiet or not console.is_terminal) as bar:
+        task = bar.add_task('', total=1.0)
+        told = ''
+        for event in _watched(events):
+            if event.kind == 'result':
+                result = event.data
+                continue
+            phase = str(event.data.get('phase', ''))
+            bar.update(task, description=phase, completed=float(event.data.get('progress') or 0.0))
+            if phase != told and not quiet and not console.is_terminal:
+                told = phase
+                print(f'  {phase}', flush=True)
+    return result
+
+
+def _watched(events: Iterable[Event]) -> Iterator[Event]:
+    """The events; what makes them is closed, and so cancelled, when nobody goes on reading."""
+    try:
+        yield from events
+    finally:
+        if hasattr(events, 'close'):
+            events.close()
+
+
+def metrics_line(result: Values) -> str:
+    """The metrics of a result in a line."""
+    return ', '.join(f'{row["name"]} {row["value"]:.4g}' for row in result.get('metrics', ())
+                     if row['value'] is not None)

@@ -18,6 +18,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
+from rclpy.utilities import get_rmw_implementation_identifier
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
@@ -26,6 +27,12 @@ POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 Put = Callable[[tuple[str, Any]], None]
+
+
+def middleware() -> str:
+    """Name of the RMW implementation in use."""
+    name: str = get_rmw_implementation_identifier()
+    return name
 
 
 class Inbox:
@@ -219,10 +226,12 @@ class Graph:
             raise Cancelled(f'The action {name} lost the goal.')
         return message.result
 
-    @staticmethod
-    def _away(name: str, node: str) -> Unavailable:
-        who = f'the {node} node does not run or is an older one' if node else 'its node does not run'
-        return Unavailable(f'Nobody serves {name}: {who}; start the suite with `moe up` and look at `moe status`.')
+    def _away(self, name: str, node: str) -> Unavailable:
+        if node in self.node.get_node_names():
+            return Unavailable(f'Nobody serves {name}: the {node} node runs, but does not offer it; `moe logs {node}` '
+                               'may say why.')
+        return Unavailable(f'Nobody serves {name}: the {node or "other"} node does not run; start the suite with '
+                           '`moe up` and look at `moe status`.')
 
     @staticmethod
     def _silent(name: str) -> Timeout:
