@@ -132,6 +132,19 @@ def test_prefixes_are_those_of_one_adapter_and_scale(engine, adapter):
     assert (bare.cached_tokens, bare.tokens) == (0, plain.tokens)
 
 
+def test_an_adapter_answers_as_merged_weights_do(models):
+    merged = open_engine(models / 'merged.gguf', EngineSettings(threads=1))
+    expected = merged.score((SYSTEM, ('user', PROMPTS[0])), ['the door', 'the robot turns'])
+    merged.close()
+    for base, adapter in PATHS.values():
+        engine = open_engine(models / base, EngineSettings(threads=1))
+        engine.load_adapter('left@1', models / adapter, 1.0)
+        found = engine.score((SYSTEM, ('user', PROMPTS[0])), ['the door', 'the robot turns'], 'left@1')
+        engine.close()
+        for one, other in zip(found, expected, strict=True):
+            assert one == pytest.approx(other, abs=0.03)
+
+
 def test_reuse_can_be_turned_off(models, kind):
     engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, use_kv_cache=False))
     assert [answers(engine, request('a'))['a'].cached_tokens for _ in range(2)] == [0, 0]
@@ -222,7 +235,9 @@ def test_absurd_sampling_is_refused(engine, bad):
     assert caught.value.code == 3004
 
 
-@pytest.mark.parametrize('bad', [{'json_schema': '{"type": 3}'}, {'json_schema': '{'}, {'regex': '('}])
+@pytest.mark.parametrize('bad', [
+    {'json_schema': '{"type": 3}'}, {'json_schema': '{'}, {'regex': '('}, {'json_schema': 'false'},
+    {'json_schema': '{"type": "string", "minLength": 9, "maxLength": 2}'}])
 def test_a_bad_constraint_is_refused(engine, bad):
     with pytest.raises(EngineError) as caught:
         engine.submit(request('bad', **bad))

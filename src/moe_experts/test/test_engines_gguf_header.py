@@ -9,7 +9,7 @@ from tiny_model import make_models
 from moe_experts.engines.engine import EngineError
 from moe_experts.engines.gguf_header import inspect_gguf, read_header
 
-ROUNDS = 4000
+ROUNDS = 10_000
 
 
 @pytest.fixture(scope='module')

@@ -2,10 +2,13 @@
 
 import hashlib
 import queue
+import random
 import threading
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tiny_model import make_models
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Request, Result, Sampling
@@ -210,3 +213,67 @@ def test_a_deleted_file_serves_on_and_a_cut_one_is_named(pool, models, tmp_path)
     base.write_bytes((models / 'base.gguf').read_bytes()[:-1000])
     with pytest.raises(EngineError, match='behind its end'):
         pool.get('own', 1, Weights(base))
+
+
+def test_a_mutated_file_takes_at_most_its_own_worker_down(pool, models, tmp_path):
+    """Bytes changed anywhere in the file, as a worn disk does; the pool serves on."""
+    good, source = (models / 'adapter.gguf').read_bytes(), random.Random(5)
+    for index in range(30):
+        data = bytearray(good)
+        for _ in range(3):
+            data[source.randrange(len(data))] = source.randrange(256)
+        path = tmp_path / f'{index}.gguf'
+        path.write_bytes(data)
+        try:
+            loaded = pool.get(f'broken{index}', 1, Weights(models / 'base.gguf', adapter=path))
+        except EngineError as error:
+            assert error.code in (1001, 3000)
+        else:
+            pool.give_back(loaded)
+            pool.unload(f'broken{index}')
+    assert answer(pool, get(pool, models, 'left')).error_code == 0
+
+
+experts = st.sampled_from(['left', 'right', 'up', 'down'])
+
+
+@given(st.lists(st.tuples(experts, st.sampled_from(['use', 'begin', 'end', 'pin'])), max_size=25))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_order_of_eviction_is_that_of_use(shared, models, plan):
+    """A model of the books: least recently used first, and never what is busy or pinned."""
+    order, busy, pinned = [], {}, set()
+    for expert, action in plan:
+        if action == 'end':
+            if busy.get(expert):
+                shared.give_back(busy[expert].pop())
+            continue
+        if expert not in order:
+            while len(order) >= 2 and (idle := [one for one in order if not busy.get(one) and one not in pinned]):
+                order.remove(idle[0])
+        loaded = get(shared, models, expert)
+        order = [one for one in order if one != expert] + [expert]
+        if action == 'begin':
+            busy.setdefault(expert, []).append(loaded)
+        else:
+            if action == 'pin':
+                shared.keep(loaded, FOREVER)
+                pinned.add(expert)
+            shared.give_back(loaded)
+        assert names(shared) == sorted(f'{one}@1' for one in order)
+    for expert, held in busy.items():
+        for loaded in held:
+            shared.give_back(loaded)
+        shared.unload(expert)
+    for expert in order:
+        shared.unload(expert)
+    assert names(shared) == []
+
+
+@pytest.fixture(scope='module')
+def shared(models):
+    pool = Pool(2, EngineSettings(threads=1), print)
+    keeper = pool.get('general', 1, Weights(models / 'base.gguf'))
+    pool.give_back(keeper)
+    pool.unload('general')
+    yield pool
+    pool.close()

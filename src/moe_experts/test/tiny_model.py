@@ -19,7 +19,7 @@ RANK, ALPHA = 4, 8.0
 
 
 def make_models(folder):
-    """Write base/ and base.gguf, adapter/ and adapter.gguf; returns the folder."""
+    """Write base/ and base.gguf, adapter/ and adapter.gguf, and merged.gguf with both in one; returns the folder."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -39,7 +39,8 @@ def make_models(folder):
         {'chat_template': TEMPLATE, 'bos_token': SPECIAL[1], 'eos_token': SPECIAL[2]}))
     weights = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
     _write_base(folder / 'base.gguf', weights, tokenizer, config)
-    _write_adapters(folder, weights)
+    merged = _write_adapters(folder, weights)
+    _write_base(folder / 'merged.gguf', merged, tokenizer, config)
     return folder
 
 
@@ -79,7 +80,7 @@ def _write_base(path, weights, tokenizer, config):
 
 
 def _write_adapters(folder, weights):
-    random = np.random.default_rng(11)
+    random, merged = np.random.default_rng(11), dict(weights)
     tensors, writer = {}, gguf.GGUFWriter(folder / 'adapter.gguf', 'llama')
     writer.add_type(gguf.GGUFType.ADAPTER)
     writer.add_string(gguf.Keys.Adapter.TYPE, 'lora')
@@ -88,6 +89,8 @@ def _write_adapters(folder, weights):
         for part, name, heads in (('q_proj', 'attn_q', HEADS), ('k_proj', 'attn_k', KV_HEADS), ('v_proj', 'attn_v', 0)):
             rows, columns = weights[f'model.layers.{layer}.self_attn.{part}.weight'].shape
             a, b = (random.normal(0.0, 0.3, shape).astype(np.float32) for shape in ((RANK, columns), (rows, RANK)))
+            merged[f'model.layers.{layer}.self_attn.{part}.weight'] = \
+                weights[f'model.layers.{layer}.self_attn.{part}.weight'] + ALPHA / RANK * b @ a
             stem = f'base_model.model.model.layers.{layer}.self_attn.{part}'
             tensors[f'{stem}.lora_A.weight'], tensors[f'{stem}.lora_B.weight'] = torch.tensor(a), torch.tensor(b)
             writer.add_tensor(f'blk.{layer}.{name}.weight.lora_a', a)
@@ -98,6 +101,7 @@ def _write_adapters(folder, weights):
     (folder / 'adapter' / 'adapter_config.json').write_text(json.dumps({
         'peft_type': 'LORA', 'task_type': 'CAUSAL_LM', 'r': RANK, 'lora_alpha': ALPHA, 'bias': 'none',
         'target_modules': ['q_proj', 'k_proj', 'v_proj'], 'base_model_name_or_path': 'tiny'}))
+    return merged
 
 
 def _finish(writer):

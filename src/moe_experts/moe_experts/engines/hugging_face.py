@@ -50,7 +50,7 @@ class TransformersRuntime:
         except Exception as error:  # whatever a damaged folder makes these libraries raise
             raise EngineError(f'transformers cannot load {folder}: {error}', 1001) from error
         config = self._model.config
-        self._ends = self._end_tokens()
+        self.end_tokens = self._read_end_tokens()
         added = self._tokenizer.get_added_tokens_decoder()
         self._control = {number for number, token in added.items() if token.special}
         self._caches: dict[int, Any] = {}
@@ -60,10 +60,9 @@ class TransformersRuntime:
         self.vocabulary_size = int(config.vocab_size)
         self.context_tokens = settings.context_tokens
         self.sequence_tokens = min(settings.context_tokens, int(config.max_position_embeddings))
-        self.end_token = self._ends[0]
         self.chat_template = self._settings.get('chat_template') or ''
         self.special_texts = {name: _token_text(self._settings.get(name)) for name in ('bos_token', 'eos_token')}
-        self.grammar_tokenizer = llguidance.LLTokenizer(source, n_vocab=self.vocabulary_size, eos_token=self._ends)
+        self.grammar_tokenizer = llguidance.LLTokenizer(source, n_vocab=self.vocabulary_size, eos_token=self.end_tokens)
 
     @staticmethod
     def _read(folder: Path) -> dict[str, Any]:
@@ -75,7 +74,7 @@ class TransformersRuntime:
             settings['chat_template'] = template.read_text(encoding='utf-8')
         return settings
 
-    def _end_tokens(self) -> list[int]:
+    def _read_end_tokens(self) -> list[int]:
         found: list[int] = []
         for config in (self._model.generation_config, self._model.config):
             value = getattr(config, 'eos_token_id', None)
@@ -177,7 +176,7 @@ class TransformersRuntime:
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
-        return token in self._ends
+        return token in self.end_tokens
 
     def metadata(self) -> dict[str, str]:
         """The model's configuration under GGUF's names, with n_ctx as loaded."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -108,10 +109,9 @@ class LlamaRuntime:
         self.context_tokens = settings.context_tokens
         self.sequence_tokens = min(settings.context_tokens,
                                    llama.llama_model_n_ctx_train(self._model) or settings.context_tokens)
-        self.end_token = llama.llama_vocab_eos(self._vocabulary)
         self.chat_template = self._metadata.get('tokenizer.chat_template', '')
         self.special_texts = {'bos_token': self._text(llama.llama_vocab_bos(self._vocabulary)),
-                              'eos_token': self._text(self.end_token)}
+                              'eos_token': self._text(llama.llama_vocab_eos(self._vocabulary))}
         self.grammar_tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(self._vocabulary)
 
     def load_adapter(self, key: str, path: Path) -> None:
@@ -217,6 +217,11 @@ class LlamaRuntime:
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""
         return bool(llama.llama_vocab_is_eog(self._vocabulary, token))
+
+    @cached_property
+    def end_tokens(self) -> list[int]:
+        """Tokens that end an answer; looked for when they are first asked for, which takes some 20 ms."""
+        return [token for token in range(self.vocabulary_size) if self.is_end(token)]
 
     def _text(self, token: int) -> str:
         return '' if token < 0 else (llama.llama_vocab_get_text(self._vocabulary, token) or b'').decode(

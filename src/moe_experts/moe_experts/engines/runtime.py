@@ -36,7 +36,7 @@ class Runtime(Protocol):
         vocabulary_size: columns of the logits.
         context_tokens: cells of the KV cache, all slots together.
         sequence_tokens: most tokens in one slot; the model's own limit where that is lower.
-        end_token: that ends an answer.
+        end_tokens: each of them ends an answer.
         chat_template: Jinja source; '' = the model has none.
         special_texts: texts of tokens that templates name ('bos_token', 'eos_token').
         grammar_tokenizer: llguidance's view of the vocabulary.
@@ -45,10 +45,13 @@ class Runtime(Protocol):
     vocabulary_size: int
     context_tokens: int
     sequence_tokens: int
-    end_token: int
     chat_template: str
     special_texts: dict[str, str]
     grammar_tokenizer: Any
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """See above."""
 
     def load_adapter(self, key: str, path: Path) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""

@@ -154,7 +154,7 @@ class Sequence:
         if self._matcher:
             self._matcher.apply(logits)
         elif self.request.sampling.ignore_eos:
-            logits[runtime.end_token] = -np.inf
+            logits[runtime.end_tokens] = -np.inf
         token = self._sampler.draw(logits)
         if self._mixture:
             self._mixture.observe(token)
