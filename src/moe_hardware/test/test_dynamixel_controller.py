@@ -137,5 +137,5 @@ def test_lost_and_spoilt_replies_are_counted_and_do_no_harm(make, bus):
         bus.corrupt()
         seen.append(controller.reports[0].position)
     assert movement.error is None
-    assert sum(report.comm_errors for report in controller.reports) > 0
+    assert sum(report.damages for report in controller.reports) > 0
     assert all(-0.01 <= position <= 0.51 for position in seen)

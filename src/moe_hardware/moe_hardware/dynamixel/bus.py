@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dynamixel_sdk.group_sync_write import GroupSyncWrite
 from dynamixel_sdk.robotis_def import COMM_RX_TIMEOUT, COMM_SUCCESS
@@ -47,14 +48,20 @@ class Bus:
         baud_rate: [baud].
 
     Every method raises PortGone when the port is away; those for one servo raise ServoSilent and ServoRefused.
-    `errors` counts failed requests by servo id since the start.
+    `silences` and `damages` count by servo id, since the start, the requests (each attempt) that were not answered in
+    time and those whose answer did not come in one piece.
+
+    A reply carries no number of its request. So after one that did not come, or came damaged, or after bytes that
+    nobody asked for, the next request is preceded by a ping, whose answer has a length of its own: a line keeps its
+    order, so what comes before that answer is old and is dropped.
     """
 
     def __init__(self, port_name: str, baud_rate: int) -> None:
         self._port = BusPort(port_name)
         self._packets = PacketHandler()
         self._baud_rate = baud_rate
-        self.errors: Counter[int] = Counter()
+        self.silences: Counter[int] = Counter()
+        self.damages: Counter[int] = Counter()
 
     @property
     def name(self) -> str:
@@ -78,57 +85,65 @@ class Bus:
         """Whether the port's name leads to another device by now."""
         return self._port.moved()
 
-    def _raise_for(self, servo: int, result: int, error: int, what: str) -> None:
-        self._port.is_using = False
+    def _once(self, servo: int, request: Callable[[], tuple[Any, int, int]]) -> tuple[Any, int, int]:
+        """Make one request; returns data, result of the SDK and the error field. Failures are counted."""
+        try:
+            answer = request()
+        finally:
+            self._port.is_using = False
+        self._count(servo, answer[1])
+        return answer
+
+    def _count(self, servo: int, result: int) -> None:
+        if result == COMM_RX_TIMEOUT:
+            self.silences[servo] += 1
+        elif result != COMM_SUCCESS:
+            self.damages[servo] += 1
+
+    def _in_step(self, servo: int) -> int:
+        """Make sure that the next answer belongs to the next request; returns a result of the SDK."""
+        if not self._port.unsure:
+            return int(COMM_SUCCESS)
+        self._port.unsure = False
+        return self._once(servo, lambda: self._packets.ping(self._port, servo))[1]
+
+    def _ask(self, servo: int, what: str, request: Callable[[], tuple[Any, int, int]],
+             attempts: int = _ATTEMPTS) -> Any:
+        """Make a request of one servo, again if its answer was lost; returns the data."""
+        data, result, error = None, COMM_RX_TIMEOUT, 0
+        for _ in range(attempts):
+            result = self._in_step(servo)
+            if result == COMM_SUCCESS:
+                data, result, error = self._once(servo, request)
+            if result == COMM_SUCCESS:
+                break
         if result != COMM_SUCCESS:
-            self.errors[servo] += 1
             kind = 'does not answer' if result == COMM_RX_TIMEOUT else 'answers garbled'
             raise ServoSilent(f'Servo {servo} on {self.name} {kind} ({what}); check power, cable, id and baud rate.')
         if error & _ERROR_BITS:
             text = self._packets.getRxPacketError(error & _ERROR_BITS).removeprefix('[RxPacketError] ')
             raise ServoRefused(f'Servo {servo} refused to {what}: {text}')
+        return data
 
     def ping(self, servo: int) -> int:
         """Return the model number."""
-        try:
-            model, result, error = self._packets.ping(self._port, servo)
-        finally:
-            self._port.is_using = False
-        self._raise_for(servo, result, error, 'ping')
-        return int(model)
+        self._port.unsure = False
+        return int(self._ask(servo, 'ping', lambda: self._packets.ping(self._port, servo), attempts=1))
 
     def read(self, servo: int, register: Register) -> int:
         """Return the value of a register."""
-        result, error, data = COMM_RX_TIMEOUT, 0, []
-        for _ in range(_ATTEMPTS):
-            try:
-                data, result, error = self._packets.readTxRx(self._port, servo, register.address, register.size)
-            finally:
-                self._port.is_using = False
-            if result == COMM_SUCCESS:
-                break
-        self._raise_for(servo, result, error, f'read {register.name}')
-        return register.decode(bytes(data))
+        return register.decode(bytes(self._ask(servo, f'read {register.name}', lambda: self._packets.readTxRx(
+            self._port, servo, register.address, register.size))))
 
     def write(self, servo: int, register: Register, value: int) -> None:
         """Write a register; returns once the servo has confirmed it."""
-        result, error, data = COMM_RX_TIMEOUT, 0, list(register.encode(value))
-        for _ in range(_ATTEMPTS):
-            try:
-                result, error = self._packets.writeTxRx(self._port, servo, register.address, register.size, data)
-            finally:
-                self._port.is_using = False
-            if result == COMM_SUCCESS:
-                break
-        self._raise_for(servo, result, error, f'write {register.name} := {value}')
+        data = list(register.encode(value))
+        self._ask(servo, f'write {register.name} := {value}', lambda: (None, *self._packets.writeTxRx(
+            self._port, servo, register.address, register.size, data)))
 
     def reboot(self, servo: int) -> None:
         """Restart a servo; it is silent for some tenths of a second and comes back with its torque off."""
-        try:
-            result, error = self._packets.reboot(self._port, servo)
-        finally:
-            self._port.is_using = False
-        self._raise_for(servo, result, error, 'reboot')
+        self._ask(servo, 'reboot', lambda: (None, *self._packets.reboot(self._port, servo)), attempts=1)
 
     def sync_read(self, servos: Iterable[int], first: Register, last: Register) -> tuple[dict[int, bytes], set[int]]:
         """Read the bytes from one register to another of several servos at once.
@@ -141,6 +156,8 @@ class Bus:
         answers: dict[int, bytes] = {}
         errors: dict[int, int] = {}
         for group in self._groups(wanted, answers):
+            if self._in_step(group[0]) != COMM_SUCCESS:
+                continue
             request = SyncRead(self._port, self._packets, first.address, length)
             for servo in group:
                 request.addParam(servo)
@@ -150,9 +167,10 @@ class Bus:
                 self._port.is_using = False
             answers |= request.answers
             errors |= request.errors
-        for servo in wanted:
-            if servo not in answers:
-                self.errors[servo] += 1
+            for servo, result in request.failures.items():
+                self._count(servo, result)
+                if result == COMM_RX_TIMEOUT:
+                    break  # those after it wait for its answer and are not to blame
         return answers, {servo for servo, error in errors.items() if error & _ALERT}
 
     @staticmethod

@@ -28,7 +28,8 @@ from moe_hardware.pacing import RateMeter
 
 LOST_AFTER_S = 1.0  # a servo silent for so long counts as away
 PROBE_PERIOD_S = 0.5  # between two looks for one that is away
-_SLOW_BLOCKS = ((ct.PRESENT_INPUT_VOLTAGE, ct.PRESENT_TEMPERATURE), (ct.TORQUE_ENABLE, ct.HARDWARE_ERROR_STATUS),
+# None has three bytes: that is the length of the answer to a ping, which tells old answers from new ones.
+_SLOW_BLOCKS = ((ct.POSITION_TRAJECTORY, ct.PRESENT_TEMPERATURE), (ct.TORQUE_ENABLE, ct.HARDWARE_ERROR_STATUS),
                 (ct.BUS_WATCHDOG, ct.BUS_WATCHDOG))  # one of them every third cycle
 _SLOW_EVERY = 3
 _STATUS_BLOCK = 1  # read at once when a servo sets the alert bit
@@ -145,8 +146,8 @@ class BusLoop:
             data = answers.get(servo.id)
             if data is None:
                 continue
-            if first is ct.PRESENT_INPUT_VOLTAGE:
-                servo.vitals = Vitals(ct.PRESENT_INPUT_VOLTAGE.decode(data) * ct.VOLTAGE_UNIT, float(data[-1]),
+            if first is ct.POSITION_TRAJECTORY:
+                servo.vitals = Vitals(ct.PRESENT_INPUT_VOLTAGE.decode(data[-3:]) * ct.VOLTAGE_UNIT, float(data[-1]),
                                       servo.vitals.hardware_error)
             elif first is ct.TORQUE_ENABLE:
                 servo.torque = bool(data[0])

@@ -70,7 +70,7 @@ class PacketHandler(Protocol2PacketHandler):  # type: ignore[misc]
         while True:
             packet, result = super().rxPacket(port, fast_option)
             if result != COMM_SUCCESS:
-                port.late = port.late or result == COMM_RX_TIMEOUT
+                port.unsure = True
                 return packet, result
             refused = len(packet) == _STATUS_LENGTH and packet[PKT_ERROR] & _ERROR_BITS
             if fast_option or not self._reply_length or len(packet) == self._reply_length or refused:

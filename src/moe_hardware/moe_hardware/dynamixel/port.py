@@ -37,7 +37,7 @@ class BusPort(PortHandler):  # type: ignore[misc]
     def __init__(self, port_name: str) -> None:
         super().__init__(port_name)
         self.resolved = ''  # the device behind the symlink when it was opened
-        self.late = False  # an answer is outstanding and may still come
+        self.unsure = False  # something may still come that belongs to an earlier request
 
     def open(self, baud_rate: int) -> None:
         """Open and lock the port, or open it anew. Raises HardwareFault with what is wrong and what to do."""
@@ -61,7 +61,7 @@ class BusPort(PortHandler):  # type: ignore[misc]
             self.ser.set_low_latency_mode(True)  # 1 ms instead of 16 on FTDI adapters; others do not know it
         self.is_open = True
         self.is_using = False
-        self.late = False
+        self.unsure = False
         self.ser.reset_input_buffer()
         self.tx_time_per_byte = 1000.0 / cflag_baud * 10.0
         return True
@@ -81,15 +81,11 @@ class BusPort(PortHandler):  # type: ignore[misc]
         return bool(os.path.realpath(self.port_name) != self.resolved)
 
     def clearPort(self) -> None:
-        """Drop what is in the buffer; after an unanswered request also what still comes, until the line is quiet."""
+        """Drop what is in the buffer; that there was something makes the port unsure."""
         try:
-            if self.late:
-                self.late = False
-                give_up = time.monotonic() + 3 * LATENCY_S
-                while (time.monotonic() < give_up
-                       and select.select([self.ser.fileno()], [], [], LATENCY_S)[0] and self.ser.read(4096)):
-                    continue
-            self.ser.reset_input_buffer()
+            if self.ser.in_waiting:
+                self.unsure = True
+                self.ser.reset_input_buffer()
         except (OSError, ValueError, TypeError, termios.error) as error:
             raise PortGone(self._gone()) from error
 

@@ -25,7 +25,8 @@ class ServoReport:
     position: float = math.nan  # [rad]
     velocity: float = math.nan  # [rad/s]
     vitals: Vitals = field(default_factory=Vitals)
-    comm_errors: int = 0
+    silences: int = 0  # requests not answered in time, since the start
+    damages: int = 0  # answers that did not come in one piece, since the start
 
 
 class Servo:
@@ -60,7 +61,7 @@ class Servo:
     def report(self) -> ServoReport:
         """State now."""
         return ServoReport(self.joint.name, self.id, self.online, self.torque, self.position, self.velocity,
-                           self.vitals, self._bus.errors[self.id])
+                           self.vitals, self._bus.silences[self.id], self._bus.damages[self.id])
 
     def connect(self, enable: bool) -> None:
         """Read what the servo is, bring it to position mode and, if wanted, switch it on; raises as Bus does."""

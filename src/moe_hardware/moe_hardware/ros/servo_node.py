@@ -145,7 +145,7 @@ class ServoNode(ManagedNode):
             ServoState(joint=one.joint, id=one.id, online=one.online, torque_enabled=one.torque,
                        position=float(one.position), velocity=float(one.velocity), voltage=float(one.vitals.voltage),
                        temperature=float(one.vitals.temperature), hardware_error=one.vitals.hardware_error,
-                       comm_errors=one.comm_errors) for one in self._controller.reports])
+                       comm_errors=one.silences + one.damages) for one in self._controller.reports])
         message.header.stamp = self.get_clock().now().to_msg()
         self._publish(self._servo_states, message)
 
@@ -176,7 +176,8 @@ class ServoNode(ManagedNode):
         values = {'id': str(servo.id), 'torque': 'on' if servo.torque else 'off',
                   'position [deg]': f'{math.degrees(servo.position):.1f}', 'voltage [V]': f'{servo.vitals.voltage:.1f}',
                   'temperature [C]': f'{servo.vitals.temperature:.0f}',
-                  'hardware error': str(servo.vitals.hardware_error), 'comm errors': str(servo.comm_errors)}
+                  'hardware error': str(servo.vitals.hardware_error), 'answers lost': str(servo.silences),
+                  'answers damaged': str(servo.damages)}
         if not self.active:
             return STALE, INACTIVE, values
         if not servo.online:

@@ -11,6 +11,7 @@ from types import TracebackType
 from moe_hardware.dynamixel import control_table as ct
 from moe_hardware.simulation import servo as rules
 from moe_hardware.simulation.journal import Journal
+from moe_hardware.simulation.line import Damage, Line
 from moe_hardware.simulation.packets import BROADCAST, Instruction, Parser, crc16, status
 from moe_hardware.simulation.pseudo_terminal import PseudoTerminal
 from moe_hardware.simulation.servo import Refused, SimulatedServo
@@ -19,6 +20,7 @@ from moe_hardware.simulation.servo import Refused, SimulatedServo
 (SYNC_READ, SYNC_WRITE, FAST_SYNC_READ, BULK_READ, BULK_WRITE) = (0x82, 0x83, 0x8A, 0x92, 0x93)
 _READS = (PING, READ, SYNC_READ, FAST_SYNC_READ, BULK_READ)
 _POLL_S = 0.2  # how late a stop is noticed
+LATE_S = 0.05  # a late answer comes after the driver has given up on it
 
 
 def _word(data: bytes, at: int = 0) -> int:
@@ -34,12 +36,16 @@ class SimulatedBus:
         baud_rate: at which the servos listen [baud]; another speed of the line is not heard.
         wire_timing: answers come as late as at this speed on a wire, with the return delay; else at once.
         journal: of all writes.
+        fault_rate: share of answers that the line damages, 0..1; `line.rate` changes it.
+        seed: of those damages.
 
-    Faults: set the attributes of `servos[id]`; call corrupt(), delay() and inject() for the line, unplug() and plug().
+    Faults: set the attributes of `servos[id]`; call corrupt(), delay(), split() and inject() for the line, unplug() and
+    plug().
     """
 
     def __init__(self, ids: Iterable[int] = (1, 2), link: Path | None = None, baud_rate: int = 57600,
-                 wire_timing: bool = False, journal: Journal | None = None) -> None:
+                 wire_timing: bool = False, journal: Journal | None = None, fault_rate: float = 0.0,
+                 seed: int = 0) -> None:
         code = next((code for code, rate in ct.BAUD_RATES.items() if rate == baud_rate), None)
         if code is None:
             raise ValueError(f'An X-series servo has no {baud_rate} baud; choose one of '
@@ -54,6 +60,7 @@ class SimulatedBus:
         self._corrupt = 0
         self._delays: list[float] = []
         self._split_s = 0.0
+        self.line = Line(self.inject, fault_rate, seed, tuple(Damage), late_s=LATE_S)
         self._stop = threading.Event()
         self._terminal: PseudoTerminal | None = None
         self._thread: threading.Thread | None = None
@@ -140,7 +147,7 @@ class SimulatedBus:
                 terminal.write(answer[:6])
                 time.sleep(self._split_s)
                 answer = answer[6:]
-            terminal.write(answer)
+            self.line.send(answer)
 
     def _listening(self, baud_rate: int) -> list[SimulatedServo]:
         """Servos that hear the line, ascending by id as they answer a broadcast."""

@@ -3,61 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import random
 import sys
 import time
 from pathlib import Path
 
+from moe_hardware.imu import registers
 from moe_hardware.simulation.bno055_chip import Bno055
 from moe_hardware.simulation.inertial_body import SensorErrors
+from moe_hardware.simulation.line import Damage, Line
 from moe_hardware.simulation.pseudo_terminal import PseudoTerminal, until_signalled
 
-LATE_S = 0.15  # a late reply comes after the driver has given up on it
-SPLIT_S = 0.01
-
-
-class Line:
-    """The wire from the chip to the host, which damages replies with a given probability.
-
-    Args:
-        terminal: to write to.
-        rate: share of replies damaged, 0..1.
-        seed: of what is damaged, and how.
-    """
-
-    def __init__(self, terminal: PseudoTerminal, rate: float, seed: int) -> None:
-        self._terminal, self._rate = terminal, rate
-        self._random = random.Random(seed)
-        self._damages = (self._lose, self._shorten, self._split, self._delay, self._precede, self._overrun)
-
-    def send(self, reply: bytes) -> None:
-        """Send a reply, whole or damaged."""
-        if reply and self._rate and self._random.random() < self._rate:
-            self._random.choice(self._damages)(reply)
-        else:
-            self._terminal.write(reply)
-
-    def _lose(self, _reply: bytes) -> None:
-        pass
-
-    def _shorten(self, reply: bytes) -> None:
-        self._terminal.write(reply[:self._random.randrange(1, len(reply))])
-
-    def _split(self, reply: bytes) -> None:
-        at = self._random.randrange(1, len(reply))
-        self._terminal.write(reply[:at])
-        time.sleep(SPLIT_S)
-        self._terminal.write(reply[at:])
-
-    def _delay(self, reply: bytes) -> None:
-        time.sleep(LATE_S)
-        self._terminal.write(reply)
-
-    def _precede(self, reply: bytes) -> None:
-        self._terminal.write(self._random.randbytes(self._random.randrange(1, 8)) + reply)
-
-    def _overrun(self, _reply: bytes) -> None:
-        self._terminal.write(bytes([0xEE, 0x07]))
+OVERRUN = bytes([registers.STATUS, registers.Status.BUS_OVER_RUN_ERROR])  # a busy chip refuses a request so
+# Without a checksum in the protocol nothing could tell a changed byte from a measurement, so none is changed.
+DAMAGES = (Damage.LOSE, Damage.CUT, Damage.SPLIT, Damage.LATE, Damage.NOISE, OVERRUN)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -85,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 2
         with terminal:
             print(f'BNO055 on {options.link or terminal.path}', flush=True)
-            line = Line(terminal, options.fault_rate, options.seed)
+            line = Line(terminal.write, options.fault_rate, options.seed, DAMAGES)
             while True:
                 data = terminal.read()
                 if data and terminal.baud_rate == options.baud_rate:

@@ -32,11 +32,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--baud-rate', type=int, default=57600, help='at which the servos listen')
     parser.add_argument('--timing', choices=['wire', 'ideal'], default='wire',
                         help='answers as late as on a wire of this speed, or at once')
+    parser.add_argument('--fault-rate', type=float, default=0.0, metavar='SHARE',
+                        help='share of answers lost, cut, split, late, garbled, preceded by noise, or doubled; 0..1')
+    parser.add_argument('--seed', type=int, default=0, help='of those faults')
     options = parser.parse_args(arguments)
+    if not 0.0 <= options.fault_rate <= 1.0:
+        parser.error(f'--fault-rate is a share from 0 to 1, not {options.fault_rate}')
     with until_signalled():
         try:
             bus = SimulatedBus(options.ids, options.link, options.baud_rate, options.timing == 'wire',
-                               Journal(options.journal))
+                               Journal(options.journal), options.fault_rate, options.seed)
         except (OSError, ValueError) as error:
             print(f'sim_servos: {error}', file=sys.stderr)
             return 1
