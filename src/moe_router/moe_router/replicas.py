@@ -30,7 +30,7 @@ class Replicas:
     Args:
         names: prefixes of the nodes.
         reachable: whether a node's action server is there now.
-        stale_s: a node that reported and then was silent for longer is away [s].
+        stale_s: a node that was silent for longer is away [s].
         rest_s: how long a node that failed is left alone [s].
         clock: steady seconds.
     """
@@ -76,8 +76,9 @@ class Replicas:
         report = self._reports.get(name)
         if now < self._resting.get(name, 0.0) or not self._reachable(name):
             return False
-        return report is None or (now - report.at_s <= self._stale_s and report.queued < max(1, report.limit)
-                                  and expert not in report.failed)
+        # one that never said anything may be a node that died while it started
+        return report is not None and now - report.at_s <= self._stale_s \
+            and report.queued < max(1, report.limit) and expert not in report.failed
 
     def overloaded(self) -> bool:
         """Whether every node that is there has a full queue."""
@@ -107,5 +108,7 @@ class Replicas:
     def state(self) -> Mapping[str, str]:
         """In a word for people: how each node is."""
         now = self._clock()
+        reports = self._reports
         return {name: 'resting' if now < self._resting.get(name, 0.0) else 'away' if not self._reachable(name)
+                else 'silent' if name not in reports or now - reports[name].at_s > self._stale_s
                 else f'{self.load(name)} requests' for name in self.names}

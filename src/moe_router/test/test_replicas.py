@@ -16,6 +16,8 @@ class World:
     def __init__(self, there=NAMES):
         self.now, self.there = 100.0, set(there)
         self.replicas = Replicas(NAMES, lambda name: name in self.there, lambda: self.now, 5.0, 10.0, seed=1)
+        for name in NAMES:
+            self.report(name)
 
     def report(self, name, queued=0, limit=8, **sets):
         self.replicas.hear(name, Report(1, queued, limit, self.now, **{key: frozenset(value)
@@ -38,6 +40,8 @@ def test_a_node_that_failed_rests_and_comes_back():
     world.there.add('b')
     assert {world.replicas.choose('x') for _ in range(20)} == {'b'}
     world.now += 11.0
+    for name in NAMES:
+        world.report(name)
     assert 'a' in {world.replicas.choose('x') for _ in range(20)}
 
 
@@ -51,6 +55,11 @@ def test_a_silent_a_full_and_a_failing_node_are_passed_over():
     assert world.replicas.usable('broken') == []
     assert world.replicas.loading() == {'slow'}
     assert not world.replicas.overloaded()
+
+
+def test_a_node_that_never_said_a_word_is_not_asked():
+    replicas = Replicas(NAMES, lambda _name: True, lambda: 100.0)
+    assert replicas.choose('x') is None and set(replicas.state().values()) == {'silent'}
 
 
 def test_a_conversation_keeps_its_node_while_that_can_be_asked():

@@ -151,8 +151,9 @@ def test_strategies_are_a_parameter_and_nonsense_is_refused(moe, setting):
 
 def test_several_experts_are_joined_or_the_best_of_them_answers(moe, setting):
     setting({'mixture_k': 1, 'mixture': 'best'}, mixture_k=2, mixture='concat')
-    prompt = next(text for text in ('list files in a directory with python', 'read a file line by line',
-                                    'kill a process', 'find a file by name', 'count lines of a file', 'list the running nodes')
+    texts = ('list files in a directory with python', 'read a file line by line', 'kill a process', 'find a file by name',
+             'count lines of a file', 'list the running nodes')
+    prompt = next(text for text in texts
                   if not (decision := ready(moe, text)).abstained and decision.probabilities[1] > 0.01)
     result = ask(moe, prompt).result()
     assert result.error_code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from moe_router.sessions import Session, Sessions
 ELSEWHERE = (ErrorCode.INFERENCE_FAILED, ErrorCode.OVERLOADED)  # another node may do better
 LATE_S = 1.0  # how long after its deadline an engine may take to say that it is over
 ASK_S = 0.05
+CLOSE_S = 6.0
 LLM_PROMPT = 1000  # characters of a prompt that the choosing expert reads
 LLM_S = 10.0
 
@@ -57,12 +59,28 @@ class Answering:
         self._node, self._routing, self._links, self._recording = node, routing, links, recording
         self._notes, self._robot, self._to_motion = notes, robot, to_motion
         self._sessions = Sessions()
+        self._running, self._idle = 0, threading.Condition()
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
+    def close(self) -> None:
+        """Wait for the answers that are being cancelled."""
+        with self._idle:
+            self._idle.wait_for(lambda: not self._running, CLOSE_S)
+
     def answer(self, interface: Any, goal: Any, publish: Callable[[Any], None], cancelled: Callable[[], bool]) -> Any:
         """Route, forward, act; errors are in the result."""
+        with self._idle:
+            self._running += 1
+        try:
+            return self._answer(interface, goal, publish, cancelled)
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
+
+    def _answer(self, interface: Any, goal: Any, publish: Callable[[Any], None], cancelled: Callable[[], bool]) -> Any:
         goal.request_id = goal.request_id or uuid.uuid4().hex[:16]
         deadline = Time.from_msg(goal.deadline).nanoseconds
         clock = self._node.get_clock()

@@ -53,9 +53,8 @@ class ExpertLinks:
         return bool(self._actions[prefix, GenerateResponse].server_is_ready())
 
     def silent(self, prefix: str) -> bool:
-        """Whether a node that reported before has stopped to."""
-        heard = self._heard.get(prefix)
-        return heard is not None and time.monotonic() - heard > STALE_S
+        """Whether a node has not reported of late."""
+        return time.monotonic() - self._heard.get(prefix, 0.0) > STALE_S
 
     def _on_status(self, prefix: str, message: ServingStatus) -> None:
         now = time.monotonic()

@@ -83,6 +83,7 @@ class RouterNode(Node):  # type: ignore[misc]
     def close(self) -> None:
         """Stop the threads; a running fit ends with them."""
         self._stop.set()
+        self._answering.close()
         self._registry.close()
         self._recording.close()
         self._robot.close()
