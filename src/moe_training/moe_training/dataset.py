@@ -73,13 +73,16 @@ class Dataset:
 
     def require_valid(self) -> Dataset:
         """Itself; raises DatasetError with the first problems where a row is bad or no row is there."""
-        if self.problems:
-            first = '; '.join(f'line {problem.line}: {problem.reason}' for problem in self.problems[:3])
-            raise DatasetError(
-                f'{self.path} has {len(self.problems)} bad of {self.rows} rows ({first}); correct or remove them.')
-        if not self.examples:
-            raise DatasetError(f'{self.path} has no rows; write one JSON object with "prompt" and "completion" a line.')
+        _require(self.path, self.rows, len(self.problems), self.problems)
         return self
+
+
+def _require(path: Path, rows: int, bad_rows: int, problems: list[Problem]) -> None:
+    if bad_rows:
+        first = '; '.join(f'line {problem.line}: {problem.reason}' for problem in problems[:3])
+        raise DatasetError(f'{path} has {bad_rows} bad of {rows} rows ({first}); correct or remove them.')
+    if not rows:
+        raise DatasetError(f'{path} has no rows; write one JSON object with "prompt" and "completion" a line.')
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,11 @@ class Validation:
     bad_rows: int
     problems: list[Problem]
     digest: str
+
+    def require_valid(self, path: Path) -> Validation:
+        """Itself; raises DatasetError with the first problems where a row is bad or no row is there."""
+        _require(path, self.rows, self.bad_rows, self.problems)
+        return self
 
 
 def _string(value: Any, name: str) -> str:

@@ -15,7 +15,7 @@ from moe_training.chat import TokenRow, prompt_text, tokenize
 from moe_training.dataset import Example
 from moe_training.errors import TrainingError
 from moe_training.foundation import Foundation
-from moe_training.job import Job, Outcome, threads
+from moe_training.job import Job, Outcome
 from moe_training.model_file import write_model
 from moe_training.parity import check_greedy, check_loss, check_tokens
 from moe_training.product import Product, fastest
@@ -91,13 +91,13 @@ class Delivery:
         context = max(CONTEXT_TOKENS, self._job.settings.max_seq_len)
         if self._job.settings.method == 'lora':
             adapter = write_adapter(model, self._folder / f'{name}.gguf', f'{name} on {self._foundation.name}')
-            return Product(self._foundation.served, adapter, context, threads())
+            return Product(self._foundation.served, adapter, context)
         source = self._folder / 'model'
         model.save_pretrained(source)
         self._tokenizer.save_pretrained(source)
         for stale in self._folder.glob(f'{name}-*.gguf'):  # of an earlier try of this job
             stale.unlink()
-        return Product(whole_model(self._folder, name, source), None, context, threads())
+        return Product(whole_model(self._folder, name, source), None, context)
 
     def _check_half(self, product: Product, model: Any, rows: list[TokenRow]) -> None:
         served = product.open(HALF)
@@ -130,7 +130,7 @@ class Delivery:
             return
         base, adapter = ((champion.base_path, Path(champion.artifact_path)) if champion.base_path
                          else (champion.artifact_path, None))
-        served = ServedModel(Path(base), adapter, threads(), max(CONTEXT_TOKENS, self._job.settings.max_seq_len))
+        served = ServedModel(Path(base), adapter, context=max(CONTEXT_TOKENS, self._job.settings.max_seq_len))
 
         def rows(examples: list[Example]) -> list[TokenRow]:  # the champion may have another vocabulary
             return [TokenRow(served.tokenize(self._prompt(example), special=True), served.tokenize(example.completion))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -192,8 +191,3 @@ def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lamb
     delivery = Delivery(job, folder, foundation, tokenizer, tell)
     metrics = {f'train_{name}': value for name, value in last.items() if not math.isnan(value)}
     return delivery.deliver(model, heldout, rows, held_rows, digest, metrics)
-
-
-def threads() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -29,11 +29,10 @@ class Product:
     file: Callable[[str], Path]
     adapter: Path | None
     context: int
-    threads: int
 
     def open(self, quantization: str) -> ServedModel:
         """Load it; the caller closes it. Raises TrainingError."""
-        return ServedModel(self.file(quantization), self.adapter, self.threads, self.context)
+        return ServedModel(self.file(quantization), self.adapter, context=self.context)
 
     def artifact(self, quantization: str) -> Path:
         """The file that the registry keeps."""

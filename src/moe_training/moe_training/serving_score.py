@@ -49,6 +49,11 @@ def same(answer: str, expected: str) -> bool:
         return answer.strip() == expected.strip()
 
 
+def usable_threads() -> int:
+    """OMP_NUM_THREADS where it is set, else the cores that this process may use."""
+    return int(os.environ.get('OMP_NUM_THREADS') or 0) or len(os.sched_getaffinity(0))
+
+
 class ServedModel:
     """The base with at most one adapter, for scoring; one sequence at a time.
 
@@ -65,7 +70,7 @@ class ServedModel:
         settings = llama.llama_context_default_params()
         settings.n_ctx = settings.n_batch = context
         self._tokens = context
-        settings.n_threads = settings.n_threads_batch = threads or os.cpu_count() or 1
+        settings.n_threads = settings.n_threads_batch = threads or usable_threads()
         self._context = llama.llama_init_from_model(self._model, settings) if self._model else None
         if not self._context:
             raise TrainingError(f'{base} cannot be loaded by llama.cpp.')

@@ -35,14 +35,14 @@ def load_folder(folder: Path) -> Any:
 
 def load_model(folder: Path, settings: Settings) -> Any:
     """A model to fit; the seed decides a new adapter's weights. Raises TrainingError."""
-    import torch
-    from peft import LoraConfig, get_peft_model
-
     model = load_folder(folder)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={'use_reentrant': False})
         model.enable_input_require_grads()
     if settings.method == 'lora':
+        import torch
+        from peft import LoraConfig, get_peft_model
+
         torch.manual_seed(settings.seed)
         model = get_peft_model(model, LoraConfig(
             r=settings.rank, lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number works

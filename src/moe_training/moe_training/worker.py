@@ -86,7 +86,8 @@ class TrainingWorker:
             return self._process.poll() is None
         return living(self._folder) is not None
 
-    def _messages(self, cancelled: Callable[[], bool], stuck_timeout_s: float) -> Iterator[dict[str, Any]]:
+    def _messages(self, cancelled: Callable[[], bool], stuck_timeout_s: float,
+                  left: Callable[[], bool]) -> Iterator[dict[str, Any]]:
         """Messages until the worker is gone, with what it was told on the way."""
         asked_at, heard = 0.0, time.monotonic()
         while True:
@@ -95,7 +96,7 @@ class TrainingWorker:
             now = time.monotonic()
             heard = now if news else heard
             yield from news
-            if not alive and not news:
+            if left() or (not alive and not news):
                 return
             if cancelled() and not asked_at:
                 asked_at = now
@@ -111,15 +112,15 @@ class TrainingWorker:
                 time.sleep(POLL_S)
 
     def progress(self, cancelled: Callable[[], bool], stuck_timeout_s: float = 600.0,
-                 ) -> Generator[dict[str, Any], None, Outcome]:
+                 left: Callable[[], bool] = lambda: False) -> Generator[dict[str, Any], None, Outcome]:
         """Yield progress (the keys of settings.Progress, phase, memory_bytes) and {"warning"} until the job is done.
 
         Returns the Outcome as the generator's value. Raises TrainingError and its kinds; a cancel is passed on and
-        ends in CancelledError.
+        ends in CancelledError. When `left` says so, nobody waits any longer for the end that was asked for.
         """
         outcome: Outcome | None = None
         error: TrainingError | None = None
-        for message in self._messages(cancelled, stuck_timeout_s):
+        for message in self._messages(cancelled, stuck_timeout_s, left):
             if 'done' in message:
                 outcome = Outcome(**message['done'])
             elif 'error' in message:
@@ -163,10 +164,6 @@ class TrainingWorker:
                 pass
         if self._process is not None:
             self._process.wait()
-
-    def leave(self) -> None:
-        """Let it run: the next life of the node adopts it."""
-        self._process = None
 
     def close(self) -> None:
         """End it where it still runs."""

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from moe_training.command import ask
 from moe_training.dataset import read_dataset
-from moe_training.dataset_command import ask
 from moe_training.dataset_preparation import prepare
 from moe_training.errors import DatasetError
 

@@ -88,8 +88,9 @@ def test_a_dataset_becomes_a_model_of_its_own(job, start, tmp_path):
 
 
 def test_a_killed_worker_is_named_and_its_job_goes_on(job, start, tmp_path):
+    job = replace(job, settings=replace(job.settings, max_steps=60))
     whole = finish(start(job, 'whole'))
-    worker = start(endless(job))
+    worker = start(job)
     training(worker)
     assert f'train_expert {7}' in psutil.Process(worker.pid).cmdline()[0]
     os.kill(worker.pid, signal.SIGKILL)
@@ -105,7 +106,6 @@ def test_a_killed_worker_is_named_and_its_job_goes_on(job, start, tmp_path):
 def test_a_worker_is_adopted_by_the_next_life_of_its_node(job, start, tmp_path):
     worker = start(endless(job))
     training(worker)
-    worker.leave()
     heard = []
     adopted = TrainingWorker.adopt(7, tmp_path / 'job', tmp_path / 'training_7.log')
     assert adopted.pid == worker.pid

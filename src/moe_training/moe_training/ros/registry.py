@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
+import itertools
+import json
 import socket
 import threading
-from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -17,13 +18,12 @@ from moe_interfaces.srv import (
     AddRouteSamples,
     CreateTrainingJob,
     GetExpert,
+    GetVersion,
     ListTrainingJobs,
     RegisterVersion,
     UpdateTrainingJob,
 )
-from moe_training.dataset import Example
 from moe_training.errors import error_of
-from moe_training.job import Outcome
 
 SERVICE_QOS = QoSProfile(depth=100)
 TIMEOUT_S = 15.0
@@ -42,7 +42,8 @@ class Registry:
         self._clients = {
             interface: node.create_client(interface, f'registry/{name}', qos_profile=SERVICE_QOS, callback_group=group)
             for name, interface in (
-                ('get_expert', GetExpert), ('create_training_job', CreateTrainingJob),
+                ('get_expert', GetExpert), ('get_version', GetVersion),
+                ('create_training_job', CreateTrainingJob),
                 ('update_training_job', UpdateTrainingJob), ('list_training_jobs', ListTrainingJobs),
                 ('register_version', RegisterVersion), ('add_route_samples', AddRouteSamples))}
 
@@ -72,31 +73,37 @@ class Registry:
         """Write progress or the end of a job; returns it as stored."""
         return self._call(UpdateTrainingJob, UpdateTrainingJob.Request(job=job)).job
 
-    def fail_lost_jobs(self) -> list[int]:
-        """Mark the unfinished jobs of this host whose process is gone as failed; returns their ids."""
-        lost = []
-        for status in (TrainingJob.RUNNING, TrainingJob.QUEUED):
-            for job in self._call(ListTrainingJobs, ListTrainingJobs.Request(status=status, limit=1000)).jobs:
-                if job.host == socket.gethostname() and not (job.pid and os.path.exists(f'/proc/{job.pid}')):
-                    job.status, job.error_msg = TrainingJob.FAILED, 'The training node ended before the job did.'
-                    self.update_job(job)
-                    lost.append(job.id)
-        return lost
+    def unfinished_jobs(self) -> list[TrainingJob]:
+        """Queued and running jobs of this host, oldest first."""
+        found = [job for status in (TrainingJob.RUNNING, TrainingJob.QUEUED)
+                 for job in self._call(ListTrainingJobs, ListTrainingJobs.Request(status=status, limit=1000)).jobs
+                 if job.host == socket.gethostname()]
+        return sorted(found, key=lambda job: job.id)
 
-    def register(self, expert: str, outcome: Outcome, job_id: int, parent: int, promote: bool) -> ExpertVersion:
-        """Register what a job made; with `promote` it is served from now on."""
-        version = ExpertVersion(
-            artifact_path=outcome.artifact_path, kind=ExpertVersion.ADAPTER, base=outcome.base,
-            base_path=outcome.base_path, base_sha256=outcome.base_sha256, sha256=outcome.sha256, job_id=job_id,
-            dataset_digest=outcome.dataset_digest, parent_version=parent,
-            metrics=[Metric(name=name, value=float(value)) for name, value in outcome.metrics.items()])
+    def jobs_of(self, expert: str) -> list[TrainingJob]:
+        """Jobs of an expert, newest first."""
+        return list(self._call(ListTrainingJobs, ListTrainingJobs.Request(expert=expert, limit=1000)).jobs)
+
+    def version(self, expert: str, number: int = 0) -> ExpertVersion:
+        """Get a version by its number; 0 = the champion."""
+        return self._call(GetVersion, GetVersion.Request(expert=expert, number=number)).version
+
+    def register(self, expert: str, version: ExpertVersion, promote: bool, reason: str) -> ExpertVersion:
+        """Register a version; with `promote` it is served from now on."""
         return self._call(RegisterVersion, RegisterVersion.Request(
             expert=expert, version=version, alias='champion' if promote else '', actor='training',
-            reason=f'training job {job_id}')).version
+            reason=reason)).version
 
-    def add_samples(self, expert: str, examples: Iterable[Example]) -> int:
-        """Teach the router the prompts of a dataset; returns how many were new."""
-        samples = [RouteSample(expert=expert, intent=example.intent, text=example.prompt, source='dataset')
-                   for example in examples]
-        return sum(self._call(AddRouteSamples, AddRouteSamples.Request(
-            samples=samples[start:start + SAMPLES_A_CALL])).written for start in range(0, len(samples), SAMPLES_A_CALL))
+    def add_samples(self, expert: str, path: Path) -> int:
+        """Teach the router the prompts of a job's samples.jsonl; returns how many were new."""
+        written = 0
+        with path.open(encoding='utf-8') as lines:
+            while part := list(itertools.islice(lines, SAMPLES_A_CALL)):
+                samples = [RouteSample(expert=expert, source='dataset', **json.loads(line)) for line in part]
+                written += self._call(AddRouteSamples, AddRouteSamples.Request(samples=samples)).written
+        return written
+
+
+def metrics_of(values: dict[str, float]) -> list[Metric]:
+    """Metrics of the interfaces."""
+    return [Metric(name=name, value=float(value)) for name, value in values.items()]

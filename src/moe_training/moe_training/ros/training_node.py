@@ -6,168 +6,173 @@ import json
 import math
 import socket
 import threading
-import time
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from moe_interfaces.action import TrainExpert
-from moe_interfaces.msg import Expert, Metric, TrainingJob
-from moe_interfaces.srv import ValidateDataset
-from moe_training.dataset import read_dataset
-from moe_training.errors import CancelledError, TrainingError
-from moe_training.job import Job, Outcome, read_parts
-from moe_training.paths import job_folder, job_log
+from moe_interfaces.msg import Expert, TrainingJob
+from moe_training.checkpoints import CheckpointStore
+from moe_training.command import ask
+from moe_training.dataset import Problem, Validation
+from moe_training.errors import TrainingError
+from moe_training.job import Champion, Job
+from moe_training.paths import job_folder
 from moe_training.ros import goals
+from moe_training.ros.dataset_services import DatasetServices
+from moe_training.ros.job_queue import Entry, JobQueue
+from moe_training.ros.job_runner import JobRunner
+from moe_training.ros.model_actions import ModelActions
 from moe_training.ros.registry import SERVICE_QOS, Registry
 from moe_training.ros.spinning import spin
-from moe_training.worker import TrainingWorker
+from moe_training.settings import Upkeep
 
-THREADS = 12  # every goal, also a queued one, blocks a thread; the registry's replies need free ones
-LISTED_PROBLEMS = 100
+THREADS = 12  # a running job and a conversion block one each; the registry's replies need free ones
+RETRY_S = 5.0
+_FLOATS = (
+    ('heartbeat_s', 2.0, 'between two writes of a job\'s progress to the registry [s]', 0.1, 60.0),
+    ('stuck_timeout_s', 900.0, 'without a sign of life after which a job\'s processes are killed [s]', 1.0, 86400.0))
+_INTEGERS = (
+    ('max_concurrent', 1, 'jobs at once; two would halve each other\'s speed', 1, 16),
+    ('processes', 1, 'that share the steps of a job, started by torchrun', 1, 64),
+    ('max_memory_mb', 0, 'limit of a worker\'s memory [MB]; 0 = none', 0, 1_000_000),
+    ('checkpoint_steps', 100, 'steps between checkpoints, beside one an epoch', 1, 1_000_000),
+    ('keep_last', 2, 'checkpoints between epochs that are kept', 1, 1000),
+    ('nan_skips', 3, 'steps in a row without a number that are skipped before a job rolls back', 0, 1000),
+    ('nan_rollbacks', 2, 'returns to the last checkpoint, each with half the rate, before a job fails', 0, 100),
+    ('evaluation_rows', 64, 'held-out rows whose loss is taken each epoch', 1, 100_000))
 
 
 class TrainingNode(Node):  # type: ignore[misc]
-    """Serves train_expert and training/validate_dataset."""
+    """Serves train_expert, convert_model, quantize_model and training/*_dataset."""
 
     def __init__(self) -> None:
         super().__init__('training')
-        self.declare_parameter('heartbeat_s', 2.0, ParameterDescriptor(
-            description='between two writes of a job\'s progress to the registry [s]',
-            floating_point_range=[FloatingPointRange(from_value=0.1, to_value=60.0, step=0.0)]))
+        for name, value, text, low, high in _FLOATS:
+            self.declare_parameter(name, value, ParameterDescriptor(description=text, floating_point_range=[
+                FloatingPointRange(from_value=low, to_value=high, step=0.0)]))
+        for name, number, text, least, most in _INTEGERS:
+            self.declare_parameter(name, number, ParameterDescriptor(
+                description=text, read_only=name == 'max_concurrent',
+                integer_range=[IntegerRange(from_value=least, to_value=most, step=1)]))
+        self.declare_parameter('resume_lost_workers', False, ParameterDescriptor(
+            description='start a worker that was killed again from its last checkpoint; otherwise the job fails'))
+        self.declare_parameter('allowed_roots', ['/'], ParameterDescriptor(
+            description='folders that datasets, bases and written files may be in; a folder may be a link'))
         self._registry = Registry(self)
-        self._turn = threading.Lock()  # one worker at a time: two would halve each other's speed
-        self._closing = threading.Event()
-        group = ReentrantCallbackGroup()
+        self._runner = JobRunner(
+            self._registry, lambda: self._value('heartbeat_s'), lambda: self._value('stuck_timeout_s'),
+            lambda: self._value('resume_lost_workers'), self._say)
+        self._queue = JobQueue(self._value('max_concurrent'), self._runner.run, self._runner.drop)
+        self._models = ModelActions(self, self._registry, self._roots, self._runner.closing)
+        self._datasets = DatasetServices(self, self._roots)
         self._action = ActionServer(
-            self, TrainExpert, 'train_expert', self._execute, callback_group=group,
+            self, TrainExpert, 'train_expert', lambda _handle: TrainExpert.Result(),
+            handle_accepted_callback=self._accepted, callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _goal: CancelResponse.ACCEPT, goal_service_qos_profile=SERVICE_QOS,
             result_service_qos_profile=SERVICE_QOS)
-        self.create_service(ValidateDataset, 'training/validate_dataset', self._validate, qos_profile=SERVICE_QOS,
-                            callback_group=group)
-        threading.Thread(target=self._fail_lost_jobs, daemon=True, name='lost jobs').start()
+        threading.Thread(target=self._take_up, daemon=True, name='earlier jobs').start()
 
     def close(self) -> None:
-        """Cancel what runs and wait for its worker to end."""
-        self._closing.set()
-        with self._turn:
-            return
+        """Stop what runs after a checkpoint; it and what waits go on when the node is started again."""
+        self._runner.closing.set()
+        for entry in self._queue.close():
+            entry.fail(TrainingError(f'The training node was stopped; job {entry.row.id} keeps its place in the '
+                                     'queue.'))
+            entry.execute()
 
-    def _fail_lost_jobs(self) -> None:
-        """Jobs that a former life of this node left behind are named and ended."""
-        while not self._closing.is_set():
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _roots(self) -> list[str]:
+        return list(self._value('allowed_roots'))
+
+    def _say(self, warning: bool, text: str) -> None:
+        logger = self.get_logger()
+        if warning:
+            logger.warning(text)
+        else:
+            logger.info(text)
+
+    def _take_up(self) -> None:
+        """Queue the jobs that a former life of this node left: adopted, gone on with, or ended by name."""
+        while not self._runner.closing.is_set():
             try:
-                if lost := self._registry.fail_lost_jobs():
-                    self.get_logger().warning(f'Training jobs {lost} ended with the node that ran them.')
+                for row in self._registry.unfinished_jobs():
+                    self._take_up_one(row)
                 return
             except TrainingError:
-                self._closing.wait(5.0)  # the registry is still starting
+                self._runner.closing.wait(RETRY_S)  # the registry is still starting
 
-    def _execute(self, handle: ServerGoalHandle) -> TrainExpert.Result:
-        result = TrainExpert.Result()
+    def _take_up_one(self, row: TrainingJob) -> None:
         try:
-            self._train(handle, result)
-        except TrainingError as error:
-            result.error_code, result.error_msg = error.code, str(error)
-            self.get_logger().error(f'Training {handle.request.expert}: {error}')
-        if handle.is_cancel_requested:
-            handle.canceled()
-        elif result.error_code:
-            handle.abort()
-        else:
-            handle.succeed()
-        return result
+            if not self._runner.may_go_on(row):
+                raise TrainingError('The job ended with the node that ran it, before its first checkpoint; start it '
+                                    'anew.')
+            content = json.loads(row.config)
+            promote = content.pop('promote', False)
+            self._queue.add(Entry(row, Job.parse(json.dumps(content)), promote))
+            self._say(False, f'Training job {row.id} of {row.expert} is taken up again.')
+        except (TrainingError, ValueError) as error:
+            self._say(True, f'Training job {row.id} of {row.expert}: {error}')
+            row.status, row.error_msg, row.pid = TrainingJob.FAILED, str(error), 0
+            self._registry.update_job(row)
 
-    def _train(self, handle: ServerGoalHandle, result: TrainExpert.Result) -> None:
+    def _accepted(self, handle: ServerGoalHandle) -> None:
+        threading.Thread(target=self._admit, args=(handle,), daemon=True, name='new job').start()
+
+    def _admit(self, handle: ServerGoalHandle) -> None:
+        """Check a goal and queue it; whatever can be known before anything starts is refused here."""
         goal = handle.request
-        expert = self._registry.expert(goal.expert)
-        job = goals.job_of(goal, expert)
-        train, _heldout, digest = read_parts(job)
-        row = self._registry.create_job(TrainingJob(
-            expert=expert.name, method=goal.method, dataset=job.dataset, dataset_digest=digest,
-            config=json.dumps(asdict(job)), host=socket.gethostname(), loss=math.nan, validation_loss=math.nan,
-            eta_s=-1.0))
-        result.job_id = row.id
+        entry = Entry(TrainingJob(), Job('', ''), goal.promote, handle)
         try:
-            outcome = self._run(handle, job, row)
-            handle.publish_feedback(goals.feedback(row.id, {'phase': 'register', 'memory_bytes': 0}))
-            self._register(expert, outcome, row, goal.promote, result)
-            self._registry.add_samples(expert.name, train)
+            expert = self._registry.expert(goal.expert)
+            job, digest = self._job(goal, expert)
+            entry.job = job
+            entry.row = self._registry.create_job(TrainingJob(
+                expert=expert.name, method=goal.method, dataset=job.dataset, dataset_digest=digest,
+                config=json.dumps({**asdict(job), 'promote': goal.promote}), host=socket.gethostname(),
+                loss=math.nan, validation_loss=math.nan, eta_s=-1.0))
+            entry.result.job_id = entry.row.id
         except TrainingError as error:
-            row.status = TrainingJob.CANCELLED if isinstance(error, CancelledError) else TrainingJob.FAILED
-            row.error_msg = str(error)
-            self._registry.update_job(row)
-            raise
-        row.status, row.version_id, row.pid = TrainingJob.SUCCEEDED, result.version_id, 0
-        self._registry.update_job(row)
+            self._say(True, f'Training {goal.expert}: {error}')
+            entry.fail(error)
+            entry.execute()
+            return
+        self._queue.add(entry)
 
-    def _run(self, handle: ServerGoalHandle, job: Job, row: TrainingJob) -> Outcome:
-        """Wait for the turn, then relay the worker; the row's progress is written now and then."""
-        stopped = threading.Event()
+    def _job(self, goal: TrainExpert.Goal, expert: Expert) -> tuple[Job, str]:
+        upkeep = Upkeep(**{name: self._value(name) for name in Upkeep.__dataclass_fields__})
+        champion = Champion()
+        if goal.gate and expert.champion_version:
+            version = self._registry.version(expert.name)
+            champion = Champion(version.artifact_path, version.base_path)
+        job = goals.job_of(goal, expert, upkeep, self._roots(), champion, processes=self._value('processes'),
+                           memory_bytes=self._value('max_memory_mb') * 1_000_000)
+        digests = []
+        for path in filter(None, (job.dataset, job.heldout)):
+            found = ask('validate', path=path)
+            problems = [Problem(**problem) for problem in found.pop('problems')]
+            digests.append(Validation(**found, problems=problems).require_valid(Path(path)).digest)
+        if goal.resume:
+            job = goals.resumed(job, self._checkpoint(expert.name, goal.resume), digests[0])
+        return job, digests[0]
 
-        def cancelled() -> bool:
-            return handle.is_cancel_requested or self._closing.is_set() or stopped.is_set()
-
-        while not self._turn.acquire(timeout=0.2):
-            if cancelled():
-                raise CancelledError(f'Training job {row.id} was cancelled before its turn.')
-        worker = None
-        try:
-            worker = TrainingWorker(row.id, job, job_folder(row.id), job_log(row.id))
-            row.pid, row.status = worker.pid, TrainingJob.RUNNING
-            self._registry.update_job(row)
-            return self._relay(handle, worker, row, cancelled, stopped)
-        except OSError as error:
-            raise TrainingError(f'Training job {row.id} cannot write its files: {error}.') from error
-        finally:
-            if worker is not None:
-                worker.close()
-            self._turn.release()
-
-    def _relay(self, handle: ServerGoalHandle, worker: TrainingWorker, row: TrainingJob,
-               cancelled: Callable[[], bool], stopped: threading.Event) -> Outcome:
-        written = time.monotonic()
-        lines = worker.progress(cancelled)
-        while True:
-            try:
-                progress = next(lines)
-            except StopIteration as end:
-                outcome: Outcome = end.value
-                return outcome
-            handle.publish_feedback(goals.feedback(row.id, progress))
-            goals.note(row, progress)
-            if time.monotonic() - written >= self.get_parameter('heartbeat_s').value:
-                written = time.monotonic()
-                if self._registry.update_job(row).status not in (TrainingJob.RUNNING, TrainingJob.QUEUED):
-                    stopped.set()  # a person marked the job as ended
-
-    def _register(self, expert: Expert, outcome: Outcome, row: TrainingJob, promote: bool,
-                  result: TrainExpert.Result) -> None:
-        version = self._registry.register(expert.name, outcome, row.id, expert.champion_version, promote)
-        result.version_id, result.version = version.id, version.number
-        result.artifact_path, result.sha256 = version.artifact_path, version.sha256
-        result.metrics = [Metric(name=name, value=float(value)) for name, value in outcome.metrics.items()]
-        self.get_logger().info(f'{expert.name}@{version.number} is registered (training job {row.id}).')
-
-    @staticmethod
-    def _validate(request: Any, response: Any) -> Any:
-        try:
-            dataset = read_dataset(Path(request.path))
-        except TrainingError as error:
-            response.error_code, response.error_msg = error.code, str(error)
-            return response
-        shown = dataset.problems[:LISTED_PROBLEMS]
-        response.rows, response.bad_rows, response.digest = dataset.rows, len(dataset.problems), dataset.digest
-        response.lines = [problem.line for problem in shown]
-        response.reasons = [problem.reason for problem in shown]
-        return response
+    def _checkpoint(self, expert: str, name: str) -> str:
+        """Folder of a checkpoint of an expert's newest job that has any, or of the job in "12/epoch_3"."""
+        number, _, rest = name.rpartition('/')
+        rows = [row for row in self._registry.jobs_of(expert) if not number or str(row.id) == number]
+        for row in rows:
+            store = CheckpointStore(job_folder(row.id) / 'checkpoints')
+            if store.all():
+                return str(store.named(rest).folder)
+        raise TrainingError(f'No job of {expert} has a checkpoint to resume from ({name}); start without resume.')
 
 
 def main() -> None:
