@@ -5,6 +5,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 from action_msgs.msg import GoalStatus
@@ -237,9 +239,12 @@ def test_a_new_champion_answers_next(graph, node, home):
                             base_path=str(home / 'base.gguf'))
     graph.call(RegisterVersion, 'registry/register_version', expert='left', version=version, alias='champion')
     wait_for(lambda: ask(graph, expert='left').result().expert_version == 2, what='version 2')
+    assert ask(graph, expert='left', sampling_config=greedy()).result().cached is False
+    assert ask(graph, expert='left', sampling_config=greedy()).result().cached is True
     graph.call(SetAlias, 'registry/set_alias', expert='left', alias='champion', version=1)
     wait_for(lambda: ask(graph, expert='left').result().expert_version == 1, what='version 1')
     status(graph, lambda message: [one.version for one in message.experts if one.expert == 'left'] == [1])
+    assert ask(graph, expert='left', sampling_config=greedy()).result().cached is False
 
 
 def test_tokens_scores_embeddings_and_ranks(graph, node):
@@ -339,6 +344,36 @@ def test_a_client_of_llama_ros_finds_its_names(graph, home, environment):
         assert (goal.result().error_code, goal.result().expert) == (0, 'general')
         assert graph.call(Tokenize, '/llama/tokenize', text='the robot').tokens
         assert graph.call(GetMetadata, '/llama/get_metadata').vocabulary_size > 0
+
+
+GONE = '''
+import rclpy, sys
+from rclpy.action import ActionClient
+from moe_interfaces.action import GenerateResponse
+from moe_interfaces.msg import SamplingConfig
+rclpy.init()
+node = rclpy.create_node('caller', namespace='moe')
+client = ActionClient(node, GenerateResponse, 'experts/generate_response')
+client.wait_for_server()
+heard = []
+client.send_goal_async(GenerateResponse.Goal(
+    prompt='look', expert='general', max_tokens=6000, sampling_config=SamplingConfig(temp=0.0, ignore_eos=True)),
+    feedback_callback=heard.append)
+while len(heard) < 3:
+    rclpy.spin_once(node, timeout_sec=1.0)
+node.destroy_node()
+rclpy.shutdown()
+'''
+
+
+def test_nothing_is_decoded_for_callers_that_are_gone(home, environment, graph):
+    with NodeProcess(home, 'expert_node', environment, ('__ns:=/moe', '__node:=lonely'),
+                     **{'inference.threads': 1}) as lonely:
+        wait_for(lambda: graph.call(Tokenize, 'lonely/tokenize', text='the').tokens, what='the node')
+        subprocess.run([sys.executable, '-c', GONE.replace('experts/', 'lonely/')], env=environment, check=True,
+                       timeout=60)
+        status(graph, lambda message: message.node.endswith('lonely') and message.running == 0 and message.experts)
+        wait_for(lambda: 'Nobody listens to 1 answers' in lonely.log.read_text(), what='the cancel')
 
 
 def test_a_killed_worker_is_started_again(graph, node):

@@ -48,23 +48,41 @@ class Answers:
         self._keep_alive, self._changed = keep_alive, changed
         self._default = node.get_parameter('experts.default').value
         self._lock = threading.Lock()
-        self._goals: dict[bytes, Arrivals] = {}
+        self._goals: dict[bytes, tuple[type, Arrivals]] = {}
+        self._abandoned: set[bytes] = set()
         self._stopping = False
+        self._names = {GenerateResponse: f'{prefix}/generate_response',
+                       GenerateChatCompletions: f'{prefix}/generate_chat_completions'}
         self._servers = [
-            ActionServer(node, interface, f'{prefix}/{name}', self._execute, callback_group=group,
+            ActionServer(node, interface, name, self._execute, callback_group=group,
                          cancel_callback=self._cancel, goal_service_qos_profile=SERVICE_QOS,
                          result_service_qos_profile=SERVICE_QOS, feedback_pub_qos_profile=FEEDBACK_QOS)
-            for name, interface in (('generate_response', GenerateResponse),
-                                    ('generate_chat_completions', GenerateChatCompletions))]
+            for interface, name in self._names.items()]
 
     def drain(self, grace_s: float) -> None:
         """Begin nothing more, let what runs finish for so long, then cancel it; returns when all have their result."""
         self._stopping = True
         self._wait(grace_s)
         with self._lock:
-            for arrivals in self._goals.values():
+            for _interface, arrivals in self._goals.values():
                 arrivals.put(None)
         self._wait(CLOSE_TIMEOUT_S)
+
+    def cancel_abandoned(self) -> None:
+        """Cancel goals that nobody listens to any more: every client of their action is gone, seen twice in a row.
+
+        A client that is killed is gone when DDS's lease on it ends. Called once a second.
+        """
+        with self._lock:
+            goals = dict(self._goals)
+        deaf = {interface for interface in {kind for kind, _arrivals in goals.values()}
+                if not self._node.count_subscribers(f'{self._names[interface]}/_action/feedback')}
+        lonely = {key for key, (interface, _arrivals) in goals.items() if interface in deaf}
+        if gone := lonely & self._abandoned:
+            self._node.get_logger().warning(f'Nobody listens to {len(gone)} answers any more; they are cancelled.')
+        for key in gone:
+            goals[key][1].put(None)
+        self._abandoned = lonely
 
     def _wait(self, seconds: float) -> None:
         give_up = time.monotonic() + seconds
@@ -73,18 +91,18 @@ class Answers:
 
     def _cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         with self._lock:
-            arrivals = self._goals.get(bytes(handle.goal_id.uuid))
-        if arrivals is not None:
-            arrivals.put(None)
+            found = self._goals.get(bytes(handle.goal_id.uuid))
+        if found is not None:
+            found[1].put(None)
         return CancelResponse.ACCEPT
 
     def _execute(self, handle: ServerGoalHandle) -> Any:
         goal = handle.request
-        chat = hasattr(goal, 'messages')
-        result = (GenerateChatCompletions if chat else GenerateResponse).Result()
+        interface = GenerateChatCompletions if hasattr(goal, 'messages') else GenerateResponse
+        result = interface.Result()
         arrivals: Arrivals = queue.SimpleQueue()
         with self._lock:
-            self._goals[bytes(handle.goal_id.uuid)] = arrivals
+            self._goals[bytes(handle.goal_id.uuid)] = interface, arrivals
         try:
             if self._stopping:
                 raise EngineError('The expert node is stopping.', 1001)
@@ -102,7 +120,8 @@ class Answers:
         return result
 
     def _conclude(self, handle: ServerGoalHandle, result: Any) -> None:
-        give_up = time.monotonic() + (0.0 if self._stopping else CANCEL_TIMEOUT_S)
+        asked = not self._stopping and bytes(handle.goal_id.uuid) not in self._abandoned
+        give_up = time.monotonic() + (CANCEL_TIMEOUT_S if asked else 0.0)
         while result.error_code == 3003 and not handle.is_cancel_requested and time.monotonic() < give_up:
             time.sleep(0.001)  # the cancel callback asked the worker before rclpy moved the goal to CANCELING
         if handle.is_cancel_requested:

@@ -11,6 +11,7 @@ from rclpy.node import Node
 
 from moe_experts.pool import Loaded, Pool
 from moe_experts.response_cache import ResponseCache
+from moe_experts.ros.answers import Answers
 from moe_experts.ros.diagnostics import diagnose
 from moe_interfaces.msg import ExpertStatus, ServingStatus
 
@@ -22,8 +23,9 @@ class Status:
         queue_limit: of every worker's engine.
     """
 
-    def __init__(self, node: Node, pool: Pool, cache: ResponseCache, queue_limit: int) -> None:
-        self._node, self._pool, self._cache, self._queue_limit = node, pool, cache, queue_limit
+    def __init__(self, node: Node, pool: Pool, cache: ResponseCache, answers: Answers, queue_limit: int) -> None:
+        self._node, self._pool, self._cache, self._answers = node, pool, cache, answers
+        self._queue_limit = queue_limit
         self._replica = node.get_parameter('replica').value
         self._rate = (time.monotonic(), 0, 0.0)
         self._publisher = node.create_publisher(ServingStatus, 'experts/status', 10)
@@ -34,6 +36,7 @@ class Status:
 
     def _tick(self) -> None:
         self._pool.expire()
+        self._answers.cancel_abandoned()
         now, (then, before, _rate) = time.monotonic(), self._rate
         pieces = sum(worker.pieces for worker in self._pool.workers())
         # a worker that ended takes its count with it
