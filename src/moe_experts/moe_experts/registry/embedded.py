@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,8 +43,8 @@ def binaries() -> Path:
 class EmbeddedServer:
     """Starts the server, or finds the one that another process of this MOE_HOME started.
 
-    Every user holds a shared lock on postgres.lock; who lets go last stops the server. The password of moe_user (and
-    of postgres) stands in postgres.pass, in libpq's format, readable by its owner alone.
+    Every user holds a shared lock on run/postgres.users; who lets go last stops the server. The password of moe_user
+    (and of postgres) stands in postgres.pass, in libpq's format, readable by its owner alone.
 
     Args:
         home: MOE_HOME.
@@ -53,7 +54,7 @@ class EmbeddedServer:
         self._home = home
         self.folder = home / 'postgres'
         self.password_file = home / 'postgres.pass'
-        self._lock: TextIO | None = None
+        self._users: TextIO | None = None
 
     @property
     def url(self) -> str:
@@ -62,40 +63,52 @@ class EmbeddedServer:
         return f'postgresql://{USER}:{password}@{HOST}:{port}/{DATABASE}'
 
     def start(self) -> None:
-        """Start the server unless it runs; raises DatabaseUnavailable with the last line of its log."""
+        """Start the server unless it runs; raises DatabaseUnavailable with the cause from its log.
+
+        After a kill it may take a second until the last process of the dead server is gone; try again.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        if self._lock is None:
-            self._lock = (self._home / 'postgres.lock').open('a')
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
         try:
-            if not self._running():
-                self._prepare()
-                self._launch()
-                self._provide()
+            with self._alone():
+                if self._users is None:
+                    self._users = (self._home / 'run' / 'postgres.users').open('a')
+                    fcntl.flock(self._users, fcntl.LOCK_SH)
+                if not self._running():
+                    self._prepare()
+                    self._launch()
+                    self._provide()
         except (subprocess.SubprocessError, psycopg2.Error, OSError) as error:
             said = (getattr(error, 'stderr', None) or str(error)).strip().splitlines()
             log = self.folder / 'log'
-            tail = log.read_text(errors='replace').strip().splitlines()[-1:] if log.is_file() else []
+            tail = [line for line in log.read_text(errors='replace').splitlines() if 'FATAL' in line][-1:] \
+                if log.is_file() else []
             raise DatabaseUnavailable(f'The embedded Postgres in {self.folder} does not start: '
                                       f'{(tail or said or ["no reason given"])[0]}') from error
-        finally:
-            fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def stop(self) -> None:
         """Let go of the server; the last user stops it."""
-        if self._lock is None:
+        if self._users is None:
             return
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if pid := self._pid():
-                os.kill(pid, signal.SIGINT)  # Postgres's fast shutdown
-                give_up = time.monotonic() + _TIMEOUT_S
-                while self._pid() and time.monotonic() < give_up:
-                    time.sleep(0.02)
+            with self._alone():
+                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if pid := self._pid():
+                    os.kill(pid, signal.SIGINT)  # Postgres's fast shutdown
+                    give_up = time.monotonic() + _TIMEOUT_S
+                    while self._pid() and time.monotonic() < give_up:
+                        time.sleep(0.02)
         except (BlockingIOError, ProcessLookupError):
             pass  # someone else uses it, or it is ending already
-        self._lock.close()
-        self._lock = None
+        self._users.close()
+        self._users = None
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else starts or stops the server meanwhile."""
+        (self._home / 'run').mkdir(exist_ok=True)
+        with (self._home / 'run' / 'postgres.lock').open('a') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _pid(self) -> int:
         """The server's process; 0 = it does not run."""
@@ -213,7 +226,7 @@ class EmbeddedServer:
 
 
 @contextmanager
-def _session(port: str, password: str, database: str) -> Any:
+def _session(port: str, password: str, database: str) -> Iterator[Any]:
     connection = psycopg2.connect(host=HOST, port=port, user='postgres', password=password, dbname=database)
     connection.autocommit = True
     try:
