@@ -13,13 +13,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 
 
-def wait_for(condition, timeout=30.0, what='condition'):
-    """Return the first true value of condition()."""
+def wait_for(condition, timeout=30.0, what='condition', interval=0.01):
+    """Return the first true value of condition(), asked every interval seconds."""
     give_up = time.monotonic() + timeout
     while time.monotonic() < give_up:
         if value := condition():
             return value
-        time.sleep(0.01)
+        time.sleep(interval)
     raise AssertionError(f'{what} not met within {timeout} s')
 
 
