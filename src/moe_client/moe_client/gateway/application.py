@@ -88,12 +88,17 @@ def application(settings: Settings, backend: Backend, metrics: Metrics) -> ASGIA
         observations.close()
         limiter.close()
 
-    app = FastAPI(title='moe gateway', version='1', description=DESCRIPTION, lifespan=lifespan,
+    app = FastAPI(title='moe gateway', version='1', description=DESCRIPTION, lifespan=lifespan, docs_url=None,
+                  redoc_url=None,
                   responses={status: {'model': Failure, 'description': text} for status, text in FAILURES.items()})
 
     @app.get('/', include_in_schema=False)
     async def dashboard() -> Response:
         return FileResponse(DASHBOARD / 'index.html')
+
+    @app.get('/docs', include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(DASHBOARD / 'docs.html')
 
     @app.get('/health', tags=['health'], response_model=dict[str, Any], responses={503: {'model': dict[str, Any]}})
     async def get_health() -> Response:
