@@ -372,7 +372,7 @@ def test_nothing_is_decoded_for_callers_that_are_gone(home, environment, graph):
         wait_for(lambda: graph.call(Tokenize, 'lonely/tokenize', text='the').tokens, what='the node')
         subprocess.run([sys.executable, '-c', GONE.replace('experts/', 'lonely/')], env=environment, check=True,
                        timeout=60)
-        status(graph, lambda message: message.node.endswith('lonely') and message.running == 0 and message.experts)
+        graph.message(ServingStatus, 'lonely/status', lambda message: message.running == 0 and message.experts)
         wait_for(lambda: 'Nobody listens to 1 answers' in lonely.log.read_text(), what='the cancel')
 
 

@@ -61,7 +61,7 @@ class ExpertNode(Node):  # type: ignore[misc]
                                         ('unload_expert', UnloadExpert, self._unload)):
             self.create_service(interface, f'{prefix}/{name}', answering(handle), qos_profile=SERVICE_QOS,
                                 callback_group=goals)
-        self._status = Status(self, self._pool, self._cache, self._answers, settings.queue_limit)
+        self._status = Status(self, prefix, self._pool, self._cache, self._answers, settings.queue_limit)
         threading.Thread(target=self._preload, daemon=True, name='preload').start()
         self.get_logger().info(f'Serving with {settings.threads} threads.')
 

@@ -17,18 +17,20 @@ from moe_interfaces.msg import ExpertStatus, ServingStatus
 
 
 class Status:
-    """Publishes experts/status, which the replicas of a namespace share.
+    """Publishes the topic status.
 
     Args:
+        prefix: of the topic's name.
         queue_limit: of every worker's engine.
     """
 
-    def __init__(self, node: Node, pool: Pool, cache: ResponseCache, answers: Answers, queue_limit: int) -> None:
+    def __init__(self, node: Node, prefix: str, pool: Pool, cache: ResponseCache, answers: Answers,
+                 queue_limit: int) -> None:
         self._node, self._pool, self._cache, self._answers = node, pool, cache, answers
         self._queue_limit = queue_limit
         self._replica = node.get_parameter('replica').value
         self._rate = (time.monotonic(), 0, 0.0)
-        self._publisher = node.create_publisher(ServingStatus, 'experts/status', 10)
+        self._publisher = node.create_publisher(ServingStatus, f'{prefix}/status', 10)
         # goals block a thread each while their worker answers; what is published must not wait for them
         group = MutuallyExclusiveCallbackGroup()
         node.create_timer(1.0, self._tick, callback_group=group)
