@@ -18,6 +18,7 @@ from rclpy.time import Time
 from moe_interfaces.action import ExecuteMotion, GenerateResponse
 from moe_interfaces.msg import Choice, ErrorCode, PartialResponse
 from moe_router import mixture
+from moe_router.attempts import NEVER, Attempts
 from moe_router.mixture import Part
 from moe_router.notes import Note, NoteIndex, block
 from moe_router.ros.conversions import decision_message, note_messages, put_before, question
@@ -33,6 +34,7 @@ ELSEWHERE = (ErrorCode.INFERENCE_FAILED, ErrorCode.OVERLOADED)  # another node m
 LATE_S = 1.0  # how long after its deadline an engine may take to say that it is over
 ASK_S = 0.05
 CLOSE_S = 6.0
+RETRY_AFTER_S = 1.0
 LLM_PROMPT = 1000  # characters of a prompt that the choosing expert reads
 LLM_S = 10.0
 
@@ -45,6 +47,7 @@ class Job:
     goal: Any
     publish: Callable[[Any], None]
     cancelled: Callable[[], bool]
+    deadline_s: float = NEVER  # ROS time
     begin: float = field(default_factory=time.monotonic)
     chosen: Chosen | None = None
     first_s: float = 0.0
@@ -60,6 +63,10 @@ class Answering:
         self._notes, self._robot, self._to_motion = notes, robot, to_motion
         self._sessions = Sessions()
         self._running, self._idle = 0, threading.Condition()
+
+    def _now(self) -> float:
+        """ROS time [s]."""
+        return float(self._node.get_clock().now().nanoseconds / 1e9)
 
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
@@ -82,14 +89,9 @@ class Answering:
 
     def _answer(self, interface: Any, goal: Any, publish: Callable[[Any], None], cancelled: Callable[[], bool]) -> Any:
         goal.request_id = goal.request_id or uuid.uuid4().hex[:16]
-        deadline = Time.from_msg(goal.deadline).nanoseconds
-        clock = self._node.get_clock()
-
-        def over() -> bool:
-            return cancelled() or bool(deadline and clock.now().nanoseconds > deadline + LATE_S * 1e9)
-
-        job = Job(interface, goal, publish, over)
-        if deadline and clock.now().nanoseconds >= deadline:
+        deadline_s = Time.from_msg(goal.deadline).nanoseconds / 1e9 or NEVER
+        job = Job(interface, goal, publish, lambda: cancelled() or self._now() > deadline_s + LATE_S, deadline_s)
+        if self._now() >= deadline_s:
             return self._failure(job, ErrorCode.TIMEOUT, 'The deadline had passed when the request arrived.')
         prompt = question(goal)
         try:
@@ -142,14 +144,15 @@ class Answering:
     def _ask_node(self, job: Job, goal: Any, prompt: str, relay: bool = True) -> Any:
         """Give a goal to a node, and to another one while nobody has seen a word of the answer."""
         goal = self._prepared(job, goal, prompt)
-        replicas, tried = self._links.replicas, []
+        replicas = self._links.replicas
+        attempts = Attempts(len(replicas.names) + 1, job.deadline_s, self._value('expert_wait_s'))
         preferred = self._sessions.find(goal.session).node
         result = None
         while True:
-            name = self._wait_for_node(job, goal.expert, preferred, tried)
+            name = self._wait_for_node(job, goal.expert, preferred, attempts)
             if name is None:
-                return result or self._failure(job, *self._nobody(job, tried))
-            tried.append(name)
+                return result or self._nobody(job, attempts)
+            attempts.tried.append(name)
             text: list[str] = []
             replicas.began(name)
             try:
@@ -161,36 +164,42 @@ class Answering:
                                        + (' What was streamed is incomplete.' if text else ''))
                 self._keep_text(result, ''.join(text))
                 result.expert = goal.expert
-                if text or job.cancelled() or len(tried) > len(replicas.names):
+                if not attempts.may_ask(self._now(), bool(text), job.cancelled()):
                     return result
                 continue
             replicas.ended(name, failed=result.error_code == ErrorCode.INFERENCE_FAILED)
-            if result.error_code in ELSEWHERE and not text and not job.cancelled() \
-                    and set(replicas.usable(goal.expert)) - set(tried):
+            if result.error_code in ELSEWHERE and attempts.may_ask(self._now(), bool(text), job.cancelled()) \
+                    and set(replicas.usable(goal.expert)) - set(attempts.tried):
                 continue
             if not result.error_code:
                 self._sessions.remember(goal.session, Session(goal.expert, name))
             return result
 
-    def _wait_for_node(self, job: Job, expert: str, preferred: str, tried: list[str]) -> str | None:
+    def _wait_for_node(self, job: Job, expert: str, preferred: str, attempts: Attempts) -> str | None:
         """A node that can be asked; one that was asked already counts again once it is back."""
-        give_up = time.monotonic() + self._value('expert_wait_s')
+        since, replicas = self._now(), self._links.replicas
         while True:
-            replicas = self._links.replicas
-            name = replicas.choose(expert, preferred, without=tried) or (
-                replicas.choose(expert, preferred) if tried else None)
-            if name is not None or job.cancelled() or time.monotonic() > give_up or replicas.overloaded():
+            if job.cancelled() or attempts.expired(self._now()):
+                return None
+            name = replicas.choose(expert, preferred, without=attempts.tried) or (
+                replicas.choose(expert, preferred) if attempts.tried else None)
+            if name is not None or replicas.overloaded() or not attempts.may_wait(since, self._now()):
                 return name
             time.sleep(ASK_S)
 
-    def _nobody(self, job: Job, tried: list[str]) -> tuple[int, str]:
-        """Code and sentence for a goal that no node could be given to."""
+    def _nobody(self, job: Job, attempts: Attempts) -> Any:
+        """The result of a goal that no node could be given to."""
+        if attempts.expired(self._now()):
+            return self._failure(job, ErrorCode.TIMEOUT, 'The deadline passed before an expert node could be asked.')
         if job.cancelled():
-            return ErrorCode.CANCELLED, 'Cancelled before an expert node was asked.'
+            return self._failure(job, ErrorCode.CANCELLED, 'Cancelled before an expert node was asked.')
         if self._links.replicas.overloaded():
-            return ErrorCode.OVERLOADED, 'Every expert node has a full queue; come back in a second.'
+            result = self._failure(job, ErrorCode.OVERLOADED, 'Every expert node has a full queue; come back later.')
+            result.retry_after = RETRY_AFTER_S
+            return result
         state = ', '.join(f'{name}: {how}' for name, how in self._links.replicas.state().items())
-        return ErrorCode.EXPERT_NOT_READY, f'No expert node can be asked ({state}); look at `moe status`.'
+        return self._failure(job, ErrorCode.EXPERT_NOT_READY,
+                             f'No expert node can be asked ({state}); look at `moe status`.')
 
     def _forward(self, job: Job, name: str, goal: Any, text: list[str], relay: bool) -> Any:
         """Send to one node; raises ServerAway."""
@@ -314,7 +323,7 @@ class Answering:
         goal.sampling_config.temp = 0.0
         goal.sampling_config.regex = '|'.join(map(re.escape, (*names, 'none')))
         job = Job(GenerateResponse, goal, lambda _feedback: None, lambda: False)
-        name = self._wait_for_node(job, goal.expert, '', [])
+        name = self._wait_for_node(job, goal.expert, '', Attempts(1, wait_s=1.0))
         if name is None:
             return ''
         try:

@@ -14,6 +14,7 @@ from moe_router.policy import Decision
 from moe_router.records import Outbox, RecentPrompts, digest
 from moe_router.ros.conversions import decision_message
 from moe_router.ros.registry_link import RegistryLink
+from moe_router.router import LONGEST
 
 EVERY_S = 1.0
 
@@ -51,10 +52,10 @@ class Recording:
     def decided(self, request_id: str, session: str, prompt: str, decision: Decision, latency_s: float,
                 version: int) -> None:
         """Record a decision; the text itself is kept by parameter only."""
-        keep = self._node.get_parameter('keep_prompts').value
+        kept = prompt[:LONGEST] if self._node.get_parameter('keep_prompts').value else ''
         self._prompts.keep(request_id, prompt)
         self.routes.add(RouteRecord(
-            request_id=request_id, session=session, prompt_digest=digest(prompt), prompt=prompt if keep else '',
+            request_id=request_id, session=session, prompt_digest=digest(prompt), prompt=kept,
             decision=decision_message(decision, latency_s), router_version=version,
             stamp=self._node.get_clock().now().to_msg()))
 

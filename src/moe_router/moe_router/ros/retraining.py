@@ -47,6 +47,8 @@ class Retraining:
             self.number = int((folder / 'version').read_text())
         except (OSError, ValueError, KeyError):
             pass  # the first start, or a damaged file: fitted anew when the registry answers
+        self._look = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name='fit')
         self._server = ActionServer(
             node, RetrainRouter, 'retrain_router', self._execute, callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
@@ -59,7 +61,26 @@ class Retraining:
     def _margin(self) -> float:
         return float(self._node.get_parameter('gate_margin').value)
 
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread; `stop` must be set."""
+        self._look.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
     def refresh(self) -> None:
+        """Look at the registry soon; returns at once."""
+        self._look.set()
+
+    def _follow(self) -> None:
+        while self._look.wait() and not self._stop.is_set():
+            self._look.clear()
+            self._refresh()
+
+    def _refresh(self) -> None:
         """Follow the registry: its active version, then samples that changed. May take as long as a fit."""
         self._add_route_samples()
         if not self._lock.acquire(blocking=False):

@@ -77,6 +77,7 @@ class RouterNode(Node):  # type: ignore[misc]
                 ('router/stats', GetRouterStats, self._routing.stats)):
             self.create_service(interface, name, handle, qos_profile=SERVICE_QOS, callback_group=goals)
         self._diagnostics = diagnose(self, 'routing', self._diagnose, timers)
+        self._retraining.start()
         self._registry.start()
         self._recording.start()
 
@@ -85,6 +86,7 @@ class RouterNode(Node):  # type: ignore[misc]
         self._stop.set()
         self._answering.close()
         self._registry.close()
+        self._retraining.close()
         self._recording.close()
         self._robot.close()
 
