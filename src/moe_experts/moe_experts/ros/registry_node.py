@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -74,11 +74,13 @@ class RegistryNode(Node):  # type: ignore[misc]
             description='port of the server', read_only=True,
             integer_range=[IntegerRange(from_value=1, to_value=65535, step=0)]))
         self.declare_parameter('database.timeout', 30.0, ParameterDescriptor(
-            description='connect and statement timeout [s]', read_only=True,
-            floating_point_range=[FloatingPointRange(from_value=1.0, to_value=600.0, step=0.0)]))
+            description='connect and statement timeout [s], 1 to 600; 30 or 30.0', read_only=True, dynamic_typing=True))
         self.declare_parameter('database.pool_size', 5, ParameterDescriptor(
             description='connections kept open', read_only=True,
             integer_range=[IntegerRange(from_value=1, to_value=100, step=0)]))
+        timeout = self.get_parameter('database.timeout').value
+        if not isinstance(timeout, int | float) or not 1 <= timeout <= 600:
+            raise ValueError(f'database.timeout is {timeout!r} and must be 1 to 600 seconds.')
 
     def _value(self, name: str) -> str:
         return str(self.get_parameter(name).value)
@@ -99,7 +101,7 @@ class RegistryNode(Node):  # type: ignore[misc]
         except OSError as error:
             raise RegistryError(f'{error.filename} cannot be read: {error.strerror}; it should hold the '
                                 'database\'s URL or password.') from error
-        return Settings(url, self.get_parameter('database.timeout').value,
+        return Settings(url, float(self.get_parameter('database.timeout').value),
                         self.get_parameter('database.pool_size').value)
 
     def close(self) -> None:
