@@ -1,83 +1,24 @@
-"""The training node with its registry, as processes: jobs, their queue, and what happens to them on bad days."""
+"""The training node with its registry, as processes: jobs, models, datasets, and goals that are refused."""
 
 import json
-import os
-import signal
 
-import psutil
 import pytest
 from action_msgs.msg import GoalStatus
-from tiny import DOORS, SYSTEM, make_tiny, write_dataset
-from training_graph import Goal, Graph, NodeProcess, wait_for
+from tiny import DOORS, make_tiny
+from training_graph import ENDLESS, SETTINGS, Goal, NodeProcess, job, train, training_graph, training_home
 
-from moe_interfaces.action import ConvertModel, QuantizeModel, TrainExpert
-from moe_interfaces.msg import Expert, TrainingJob
-from moe_interfaces.srv import (
-    AnalyzeDataset,
-    CreateExpert,
-    GetExpert,
-    GetTrainingJob,
-    GetVersion,
-    PrepareDataset,
-    ValidateDataset,
-)
+from moe_interfaces.action import ConvertModel, QuantizeModel
+from moe_interfaces.msg import TrainingJob
+from moe_interfaces.srv import AnalyzeDataset, GetVersion, PrepareDataset, ValidateDataset
 
-ENDLESS = 100_000
-SETTINGS = {'heartbeat_s': 0.2, 'checkpoint_steps': 2, 'stuck_timeout_s': 120.0}
+home, graph = training_home, training_graph
 
 
 @pytest.fixture(scope='module')
-def home(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('moe')
-    if os.geteuid() == 0:
-        for parent in (folder, *folder.parents[:2]):
-            parent.chmod(0o755)  # the embedded server runs as a user of its own where the tests run as root
-    (folder / 'data').mkdir()
-    write_dataset(folder / 'data' / 'doors.jsonl')
-    (folder / 'link').symlink_to(folder / 'data')
-    return folder
-
-
-@pytest.fixture(scope='module')
-def graph(home):
-    with Graph() as graph, NodeProcess(home, 'moe_experts', 'registry_node'):
-        wait_for(lambda: graph.call(GetVersion, 'registry/get_version', expert='none').error_code == 1000,
-                 what='registry')
-        for name in ('doors', 'gates'):
-            assert not graph.call(CreateExpert, 'registry/create_expert', expert=Expert(
-                name=name, domain=name, system_prompt=SYSTEM)).error_code
-        yield graph
-
-
-@pytest.fixture
 def node(home, graph):
     with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS,
                      allowed_roots=f'["{home / "link"}", "{home / "out"}"]') as node:
         yield node
-        for process in psutil.process_iter():  # nothing may outlive the test
-            if process.is_running() and any(str(home) in part for part in _command(process)):
-                assert 'train_expert' not in ' '.join(_command(process))
-
-
-def _command(process):
-    try:
-        return process.cmdline()
-    except psutil.Error:
-        return []
-
-
-def goal(home, **fields):
-    return TrainExpert.Goal(**{
-        'expert': 'doors', 'dataset': str(home / 'data' / 'doors.jsonl'), 'method': 'full', 'base': 'tiny',
-        'max_steps': 4, 'batch_size': 4, 'learning_rate': 1e-3, 'holdout': 0.2, **fields})
-
-
-def train(graph, home, **fields):
-    return Goal(graph, TrainExpert, 'train_expert', goal(home, **fields))
-
-
-def job(graph, number):
-    return graph.call(GetTrainingJob, 'registry/get_training_job', id=number).job
 
 
 def test_a_model_from_scratch_is_trained_registered_and_quantised(graph, node, home):
@@ -111,7 +52,7 @@ def test_a_model_from_scratch_is_trained_registered_and_quantised(graph, node, h
     ({'resume': '../../etc'}, 2000, 'checkpoint'), ({'resume': 'epoch_99.pt', 'expert': 'gates'}, 2000, 'checkpoint'),
     ({'learning_rate': -1.0}, 3004, 'learning_rate'), ({'scheduler': 'wavy'}, 3004, 'scheduler'),
     ({'base': 'huge'}, 2000, 'does not exist'), ({'quantization': 'Q99'}, 3004, 'unknown')])
-def test_bad_goals_are_refused_before_anything_starts(graph, refusing, home, fields, code, text):
+def test_bad_goals_are_refused_before_anything_starts(graph, node, home, fields, code, text):
     data = home / 'data'
     (data / 'shape.jsonl').write_text('{"question": "a"}\n')
     (data / 'empty.jsonl').write_text('\n')
@@ -125,14 +66,7 @@ def test_bad_goals_are_refused_before_anything_starts(graph, refusing, home, fie
     assert text in result.error_msg
 
 
-@pytest.fixture(scope='module')
-def refusing(home, graph):
-    with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS,
-                     allowed_roots=f'["{home / "link"}", "{home / "out"}"]') as node:
-        yield node
-
-
-def test_datasets_are_validated_analysed_and_prepared(graph, refusing, home):
+def test_datasets_are_validated_analysed_and_prepared(graph, node, home):
     bad = home / 'data' / 'mixed.jsonl'
     bad.write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"}\n')
     found = graph.call(ValidateDataset, 'training/validate_dataset', path=str(bad))
@@ -159,42 +93,3 @@ def test_cancel_saves_and_resume_goes_on(graph, node, home):
     again.cancel().result()
     status, result = train(graph, home, max_steps=ENDLESS, resume='latest', seed=9).result()
     assert (result.error_code, 'other settings' in result.error_msg) == (2000, True)
-
-
-def test_the_queue_survives_kill_and_restart(graph, home):
-    parameters = {**SETTINGS, 'allowed_roots': f'["{home}"]'}
-    with NodeProcess(home, 'moe_training', 'training_node', **parameters) as node:
-        first = train(graph, home, max_steps=400, promote=False).stepping(2)
-        second = train(graph, home, expert='gates')
-        number = first.feedback[-1].job_id
-        wait_for(lambda: job(graph, number + 1).status == TrainingJob.QUEUED, what='the second job')
-        wait_for(lambda: job(graph, number).pid, what='the worker\'s pid')
-        worker = job(graph, number).pid
-        node.end(signal.SIGKILL)
-        assert psutil.pid_exists(worker)
-    with NodeProcess(home, 'moe_training', 'training_node', **parameters) as node:
-        wait_for(lambda: f'job {number} is adopted' in node.log.read_text(), what='adoption')
-        assert job(graph, number).pid == worker
-        reached = job(graph, number).step
-        assert node.end() == 0  # in order: the worker saves and ends
-        wait_for(lambda: not psutil.pid_exists(worker), what='the end of the worker')
-        assert job(graph, number).status == TrainingJob.RUNNING
-    with NodeProcess(home, 'moe_training', 'training_node', **parameters):
-        wait_for(lambda: job(graph, number + 1).status == TrainingJob.SUCCEEDED, 240.0, 'both jobs')
-        assert job(graph, number).status == TrainingJob.SUCCEEDED
-        assert job(graph, number).step == 400 > reached
-    assert graph.call(GetExpert, 'registry/get_expert', name='gates').expert.champion_version == 1
-    del second
-
-
-def test_a_stuck_worker_is_killed_and_its_job_named(graph, home):
-    with NodeProcess(home, 'moe_training', 'training_node', **{**SETTINGS, 'stuck_timeout_s': 20.0}):
-        running = train(graph, home, max_steps=ENDLESS).stepping(2)
-        number = running.feedback[-1].job_id
-        worker = wait_for(lambda: job(graph, number).pid, what='pid')
-        os.kill(worker, signal.SIGSTOP)
-        _status, result = running.result()
-        assert (result.error_code, 'stuck' in result.error_msg) == (2000, True)
-        assert job(graph, number).status == TrainingJob.FAILED
-        assert not psutil.pid_exists(worker)
-        assert any((home / 'training' / str(number) / 'checkpoints').iterdir())

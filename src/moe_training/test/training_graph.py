@@ -7,11 +7,21 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
+import pytest
 import rclpy
 from ament_index_python.packages import get_package_prefix
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+from tiny import SYSTEM, write_dataset
+
+from moe_interfaces.action import TrainExpert
+from moe_interfaces.msg import Expert
+from moe_interfaces.srv import CreateExpert, GetTrainingJob, GetVersion
+
+ENDLESS = 100_000
+SETTINGS = {'heartbeat_s': 0.2, 'checkpoint_steps': 2, 'stuck_timeout_s': 300.0}
 
 
 def wait_for(condition, timeout=120.0, what='condition'):
@@ -120,3 +130,53 @@ class Graph:
         client = self.once(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(60.0), f'no service {name}'
         return self.result(client.call_async(interface.Request(**fields)), timeout)
+
+
+def goal(home, **fields):
+    return TrainExpert.Goal(**{
+        'expert': 'doors', 'dataset': str(home / 'data' / 'doors.jsonl'), 'method': 'full', 'base': 'tiny',
+        'max_steps': 4, 'batch_size': 4, 'learning_rate': 1e-3, 'holdout': 0.2, **fields})
+
+
+def train(graph, home, **fields):
+    return Goal(graph, TrainExpert, 'train_expert', goal(home, **fields))
+
+
+def job(graph, number):
+    return graph.call(GetTrainingJob, 'registry/get_training_job', id=number).job
+
+
+def _workers(home):
+    """Processes that still train below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if 'train_expert' in ' '.join(process.cmdline()) and process.environ().get('MOE_HOME') == str(home):
+                found.append(process.pid)
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture(scope='module', name='home')
+def training_home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('moe')
+    if os.geteuid() == 0:
+        for parent in (folder, *folder.parents[:2]):
+            parent.chmod(0o755)  # the embedded server runs as a user of its own where the tests run as root
+    (folder / 'data').mkdir()
+    write_dataset(folder / 'data' / 'doors.jsonl')
+    (folder / 'link').symlink_to(folder / 'data')
+    return folder
+
+
+@pytest.fixture(scope='module', name='graph')
+def training_graph(home):
+    with Graph() as graph, NodeProcess(home, 'moe_experts', 'registry_node'):
+        wait_for(lambda: graph.call(GetVersion, 'registry/get_version', expert='none').error_code == 1000,
+                 what='registry')
+        for name in ('doors', 'gates'):
+            assert not graph.call(CreateExpert, 'registry/create_expert', expert=Expert(
+                name=name, domain=name, system_prompt=SYSTEM)).error_code
+        yield graph
+        assert not _workers(home), 'a worker outlives its node'
