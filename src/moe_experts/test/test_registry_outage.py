@@ -8,6 +8,7 @@ import random
 import signal
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,23 @@ def test_what_was_written_while_the_database_was_away_arrives_once_and_in_order(
         server.stop()
 
 
+def test_a_node_starts_its_killed_server_again():
+    with tempfile.TemporaryDirectory(prefix='moe_test_') as folder:
+        home = Path(folder)
+        environment = {name: value for name, value in os.environ.items() if name != 'MOE_DATABASE_URL'}
+        with Graph() as graph, NodeProcess(home, 'registry_node', {**environment, 'MOE_HOME': folder}) as node:
+            def listed():
+                response = graph.call(ListExperts, 'registry/list_experts', limit=10)
+                return not response.error_code and [row.name for row in response.experts]
+            wait_for(lambda: listed() == [], 60.0, 'registry')
+            assert graph.call(CreateExpert, 'registry/create_expert',
+                              expert=Expert(name='kept', domain='test')).error_code == 0
+            os.kill(int((home / 'postgres' / 'postmaster.pid').read_text().split()[0]), signal.SIGKILL)
+            wait_for(lambda: listed() == ['kept'], 60.0, 'registry')
+            assert node.end() == 0
+        assert not (home / 'postgres' / 'postmaster.pid').exists()
+
+
 def test_the_outbox_is_bounded_and_survives_its_process(tmp_path):
     path = tmp_path / 'outbox.jsonl'
 
@@ -110,10 +128,11 @@ def test_the_outbox_is_bounded_and_survives_its_process(tmp_path):
     assert again.write('number', 5, lambda: 'sent') == 'sent'
 
 
-def _work(url, home, seed):
+def _work(url, home, seed, begun):
     """Create, register, promote and roll back until killed."""
     database = Database(home, Settings(url))
     registry = Registry(database, home)
+    begun.set()
     for index in range(1_000_000):
         name = f'e{seed}_{index}'
         model = write_model(home / 'made' / f'{name}.gguf', seed * 100 + index)
@@ -131,9 +150,11 @@ def test_killed_at_any_point_it_leaves_no_half_row(make_database, tmp_path):
     fork = multiprocessing.get_context('fork')
     chance = random.Random(5)
     for round_ in range(ROUNDS):
-        process = fork.Process(target=_work, args=(url, tmp_path, round_))
+        begun = fork.Event()
+        process = fork.Process(target=_work, args=(url, tmp_path, round_, begun))
         process.start()
-        time.sleep(chance.uniform(0.02, 0.25))  # the random point, not a condition
+        assert begun.wait(60.0)
+        time.sleep(chance.uniform(0.0, 0.3))  # the random point, not a condition
         os.kill(process.pid, signal.SIGKILL)
         process.join()
     database = Database(tmp_path, Settings(url))
@@ -163,8 +184,7 @@ def test_two_nodes_lose_no_update(make_database, tmp_path):
     registries[0].create({'name': 'shared', 'domain': 'test'}, '', Version(str(write_model(tmp_path / 'm.gguf'))), 'me')
     second = write_model(tmp_path / 'm2.gguf', 2)
     registries[1].versions.register('shared', Version(str(second)), '', 'me')
-    done = 0
-    with multiprocessing.pool.ThreadPool(8) as pool:
+    with ThreadPoolExecutor(8) as pool:
         def flip(number):
             registry = registries[number % 2]
             now = registry.experts.get(name='shared').aliases['champion']

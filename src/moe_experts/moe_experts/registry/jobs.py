@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from moe_experts.registry.entities import Job
 from moe_experts.registry.errors import RegistryError
@@ -47,6 +48,8 @@ class Jobs:
             job, expert = found
             job.heartbeat_at = func.now()
             if job.status in ('queued', 'running'):
+                if status not in ('', job.status):
+                    self._show(session, job.expert_id, status)
                 job.status = status or job.status
                 job.detail = {**job.detail, **detail}
                 if detail.get('step'):
@@ -57,6 +60,14 @@ class Jobs:
             session.flush()
             session.refresh(job)
             return Job.of(job, expert)
+
+    @staticmethod
+    def _show(session: Session, expert_id: int, status: str) -> None:
+        """Let an expert that has nothing to serve show how its training goes."""
+        row = session.scalar(select(ExpertRow).where(ExpertRow.id == expert_id).with_for_update())
+        if row is None or row.status not in ('creating', 'training', 'failed'):
+            return
+        row.status = {'running': 'training', 'queued': row.status, 'failed': 'failed'}.get(status, 'creating')
 
     def page(self, expert: str = '', status: str = '', job_id: int = 0, offset: int = 0,
              limit: int = 100) -> tuple[list[Job], int]:

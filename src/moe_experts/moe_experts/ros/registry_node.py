@@ -126,12 +126,10 @@ class RegistryNode(Node):  # type: ignore[misc]
         delay = 0.5
         while not self._stop.is_set():
             try:
-                listener = self._open()
-                if self._access.unavailable:
-                    self.get_logger().info('The registry is ready.')
-                self._access.unavailable, delay = '', 0.5
-                listener.run(self._do_chores, CHORES_S, self._stop.is_set)
+                self._open().run(self._do_chores, CHORES_S, self._stop.is_set)
             except RegistryError as error:
+                if not self._access.unavailable:
+                    delay = 0.5  # it was open until now
                 self._access.unavailable = str(error)
                 if not isinstance(error, DatabaseUnavailable):
                     self.get_logger().error(str(error))
@@ -168,7 +166,10 @@ class RegistryNode(Node):  # type: ignore[misc]
         self._events.publish(convert.event_message(event))
 
     def _do_chores(self) -> None:
-        """Send what waits in the outbox, judge the running A/B tests."""
+        """Once the database answers: send what waits in the outbox, judge the running A/B tests."""
+        if self._access.unavailable:
+            self._access.unavailable, self._chores_at = '', 0.0
+            self.get_logger().info('The registry is ready.')
         if time.monotonic() - self._chores_at < CHORES_S:
             return
         self._chores_at = time.monotonic()
