@@ -11,7 +11,7 @@ from typing import Any
 
 from moe_training.adapter_file import write_adapter
 from moe_training.atomic_files import atomic_path, sha256_of
-from moe_training.chat import TokenRow, prompt_text, tokenize
+from moe_training.chat import TokenRow, tokenize
 from moe_training.dataset import Example
 from moe_training.errors import TrainingError
 from moe_training.foundation import Foundation
@@ -133,8 +133,8 @@ class Delivery:
         served = ServedModel(Path(base), adapter, context=max(CONTEXT_TOKENS, self._job.settings.max_seq_len))
 
         def rows(examples: list[Example]) -> list[TokenRow]:  # the champion may have another vocabulary
-            return [TokenRow(served.tokenize(self._prompt(example), special=True), served.tokenize(example.completion))
-                    for example in examples]
+            return [TokenRow(served.prompt(each.with_system(self._job.system_prompt)), served.tokenize(each.completion))
+                    for each in examples]
 
         try:
             found = score(served, rows(asked), asked)
@@ -148,11 +148,6 @@ class Delivery:
                 f'The gate refuses the new version: {exact:.1%} exact answers and {ours:.3f} nats/character on '
                 f'{len(heldout)} held-out rows, the champion has {found.exact:.1%} and {theirs:.3f}; train longer or '
                 'on more rows, or leave the gate off.')
-
-    def _prompt(self, example: Example) -> str:
-        if not example.messages:
-            return example.completion[:1]
-        return prompt_text(example.with_system(self._job.system_prompt), self._tokenizer)
 
 
 def _per_character(loss: float, rows: list[TokenRow], examples: list[Example]) -> float:

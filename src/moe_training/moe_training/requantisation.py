@@ -16,7 +16,6 @@ from moe_training.paths import BASE_NAME, moe_home, served_base
 from moe_training.prepare_base import prepare_base
 from moe_training.product import KEPT_SHARE, SPEED_ROUNDS, value
 from moe_training.quantization import BEST, CANDIDATES, file_type, quantize, tensor_types
-from moe_training.scratch import CHAT_TEMPLATE
 from moe_training.serving_score import ServedModel, mean_nats, score
 
 ROWS = 64
@@ -71,13 +70,6 @@ class _Version:
         return target
 
 
-def _prompt(example: Example, system_prompt: str) -> str:
-    from jinja2 import Template
-
-    messages = [{'role': role, 'content': text} for role, text in example.with_system(system_prompt).messages]
-    return str(Template(CHAT_TEMPLATE).render(messages=messages, add_generation_prompt=True))
-
-
 def requantise(artifact: str, finest: str, base: str, base_name: str, folder: str, quantization: str,
                max_perplexity_ratio: float, heldout: str, system_prompt: str, tell: Tell) -> Requantised:
     """Write the files of a format and compare them with what is served now.
@@ -124,7 +116,7 @@ def requantise(artifact: str, finest: str, base: str, base_name: str, folder: st
 def _measure(model: Path, adapter: Path | None, asked: list[Example], system_prompt: str) -> _Measured:
     served = ServedModel(model, adapter)
     try:
-        rows = [TokenRow(served.tokenize(_prompt(each, system_prompt), special=True), served.tokenize(each.completion))
+        rows = [TokenRow(served.prompt(each.with_system(system_prompt)), served.tokenize(each.completion))
                 for each in asked]
         kept = value(score(served, rows, asked)) if rows else 0.0
         texts = rows or text_rows(served.tokenize)

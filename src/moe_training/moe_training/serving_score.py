@@ -13,12 +13,14 @@ from typing import Any
 
 import llama_cpp.llama_cpp as llama
 import numpy as np
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from numpy.typing import NDArray
 
 from moe_training.chat import TokenRow
 from moe_training.dataset import Example
 from moe_training.errors import TrainingError
 from moe_training.quantization import silence_log
+from moe_training.scratch import CHAT_TEMPLATE
 
 ANSWER_TOKENS = 96
 CONTEXT_TOKENS = 1024
@@ -89,6 +91,20 @@ class ServedModel:
         buffer = (ctypes.c_int32 * (len(data) + 8))()
         count = llama.llama_tokenize(self._vocabulary, data, len(data), buffer, len(buffer), False, special)
         return list(buffer[:max(0, count)])
+
+    def prompt(self, example: Example) -> list[int]:
+        """Tokens of a conversation up to the assistant's header, by the chat template in the file.
+
+        A text has its first character as prompt. The template runs in a sandbox.
+        """
+        if not example.messages:
+            return self.tokenize(example.completion[:1])
+        template = llama.llama_model_chat_template(self._model, None)
+        text = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(
+            template.decode() if template else CHAT_TEMPLATE).render(
+            messages=[{'role': role, 'content': content} for role, content in example.messages],
+            add_generation_prompt=True, bos_token='', eos_token='')
+        return self.tokenize(text, special=True)
 
     def _decode(self, batch: Any) -> None:
         if llama.llama_decode(self._context, batch):

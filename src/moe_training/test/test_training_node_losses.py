@@ -4,6 +4,7 @@ import os
 import signal
 
 import psutil
+from tiny import DOORS, write_dataset
 from training_graph import ENDLESS, SETTINGS, NodeProcess, job, train, training_graph, training_home, wait_for
 
 from moe_interfaces.msg import TrainingJob
@@ -13,9 +14,10 @@ home, graph = training_home, training_graph
 
 
 def test_the_queue_survives_kill_and_restart(graph, home):
-    parameters = {**SETTINGS, 'allowed_roots': f'["{home}"]'}
+    parameters = {**SETTINGS, 'checkpoint_steps': 25, 'allowed_roots': f'["{home}"]'}
+    long = write_dataset(home / 'data' / 'long.jsonl', DOORS * 5)
     with NodeProcess(home, 'moe_training', 'training_node', **parameters) as node:
-        first = train(graph, home, max_steps=400, promote=False).stepping(2)
+        first = train(graph, home, dataset=long, max_steps=300, promote=False).stepping(2)
         train(graph, home, expert='gates')
         number = first.feedback[-1].job_id
         wait_for(lambda: job(graph, number + 1).status == TrainingJob.QUEUED, what='the second job')
@@ -31,9 +33,9 @@ def test_the_queue_survives_kill_and_restart(graph, home):
         wait_for(lambda: not psutil.pid_exists(worker), what='the end of the worker')
         assert job(graph, number).status == TrainingJob.RUNNING
     with NodeProcess(home, 'moe_training', 'training_node', **parameters):
-        wait_for(lambda: job(graph, number + 1).status == TrainingJob.SUCCEEDED, 240.0, 'both jobs')
+        wait_for(lambda: job(graph, number + 1).status == TrainingJob.SUCCEEDED, 400.0, 'both jobs')
         assert job(graph, number).status == TrainingJob.SUCCEEDED
-        assert job(graph, number).step == 400 > reached
+        assert job(graph, number).step == 300 > reached
     assert graph.call(GetExpert, 'registry/get_expert', name='gates').expert.champion_version == 1
 
 
@@ -52,9 +54,9 @@ def test_a_stuck_worker_is_killed_and_its_job_named(graph, home):
 
 def test_a_killed_worker_is_started_again_where_the_policy_says_so(graph, home):
     with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS, resume_lost_workers=True):
-        running = train(graph, home, max_steps=60, promote=False).stepping(6)
+        running = train(graph, home, max_steps=40, promote=False).stepping(6)
         number = running.feedback[-1].job_id
         os.kill(wait_for(lambda: job(graph, number).pid, what='pid'), signal.SIGKILL)
         _status, result = running.result()
         assert result.error_code == 0, result.error_msg
-        assert max(row.step for row in running.feedback) == 60
+        assert max(row.step for row in running.feedback) == 40
