@@ -20,9 +20,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TextIO
 
+from moe_bringup.configuration import Configuration, ConfigurationError, read_configuration
+from moe_bringup.event_log import EventLog
+from moe_bringup.instruments import instruments
 from moe_bringup.process_table import Process, command, moe_home, process_table
+from moe_bringup.settings import LOG_FORMATS, LOG_LEVELS
 
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_LIMIT_S = 10.0
@@ -56,13 +59,16 @@ class Supervisor:
         home: MOE_HOME; logs go to home/logs, state to home/run.
         log_level: of every node.
         echo: print the processes' lines to standard output as well.
+        log_format: of logs/app.log, "text" or "json".
     """
 
-    def __init__(self, processes: list[Process], home: Path, log_level: str = 'info', echo: bool = True) -> None:
+    def __init__(self, processes: list[Process], home: Path, log_level: str = 'info', echo: bool = True,
+                 log_format: str = 'text') -> None:
         self._children = [Child(process) for process in processes]
         self._home = home
         self._log_level = log_level
         self._echo = echo
+        self._log = EventLog(home / 'logs', log_format)
         self._stop = threading.Event()
         self._print_lock = threading.Lock()
         self._readers: list[threading.Thread] = []
@@ -93,9 +99,8 @@ class Supervisor:
             continue
 
     def _start(self, child: Child) -> None:
-        log = (self._home / 'logs' / f'{child.process.name}.log').open('a', encoding='utf-8')
         # rcl keeps logs of its own; below MOE_HOME they are found, and nothing else of the user's is touched
-        environment = {**os.environ, 'ROS_LOG_DIR': str(self._home / 'logs' / 'ros'), **child.process.environment}
+        environment = {**os.environ, 'ROS_LOG_DIR': str(self._home / 'logs' / 'ros'), **child.process.variables}
         try:
             child.popen = subprocess.Popen(
                 command(child.process, self._log_level), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -104,25 +109,22 @@ class Supervisor:
         except OSError as error:
             child.popen = None
             child.restart_at = time.monotonic() + RESTART_DELAY_LIMIT_S
-            self._say(child.process.name, f'cannot be started: {error}', log)
-            log.close()
+            self._say(child.process.name, f'cannot be started: {error}')
             return
         child.started_at = time.monotonic()
-        reader = threading.Thread(target=self._relay, args=(child.process.name, child.popen, log), daemon=True)
+        reader = threading.Thread(target=self._relay, args=(child.process.name, child.popen), daemon=True)
         reader.start()
         self._readers = [thread for thread in self._readers if thread.is_alive()] + [reader]
         self._write_state()
 
-    def _relay(self, name: str, popen: subprocess.Popen[str], log: TextIO) -> None:
+    def _relay(self, name: str, popen: subprocess.Popen[str]) -> None:
         assert popen.stdout is not None
-        with log, popen.stdout:
+        with popen.stdout:
             for line in popen.stdout:
-                self._say(name, line.rstrip('\n'), log)
+                self._say(name, line.rstrip('\n'))
 
-    def _say(self, name: str, line: str, log: TextIO | None = None) -> None:
-        if log is not None and not log.closed:
-            log.write(line + '\n')
-            log.flush()
+    def _say(self, name: str, line: str) -> None:
+        self._log.write(name, line)
         if self._echo:
             with self._print_lock:
                 # Nobody reads a closed terminal; the log file has the line.
@@ -167,6 +169,7 @@ class Supervisor:
                     child.popen.wait()
         for reader in self._readers:
             reader.join(timeout=1.0)
+        self._log.close()
         (self._home / 'run' / 'supervisor.json').unlink(missing_ok=True)
         return clean
 
@@ -178,22 +181,28 @@ class Supervisor:
                  'restarts': child.restarts, 'last_exit': child.last_exit}
                 for child in self._children],
         }
-        path = self._home / 'run' / 'supervisor.json'
-        temporary = path.with_suffix('.tmp')
-        temporary.write_text(json.dumps(state))
-        temporary.replace(path)
+        write_whole(self._home / 'run' / 'supervisor.json', json.dumps(state))
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace a file at once: readers see the old one or the new one."""
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the suite in the foreground; 0 after a clean stop, 1 after a kill, 3 when it runs already."""
-    parser = argparse.ArgumentParser(prog='supervisor', description=main.__doc__)
-    parser.add_argument('--simulate', action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument('--log-level', default='info', choices=['debug', 'info', 'warn', 'error', 'fatal'])
-    parser.add_argument('--quiet', action='store_true', help='log files only')
-    options = parser.parse_args(arguments)
+    """Run the suite in the foreground; 0 after a clean stop, 1 after a kill, 2 for wrong settings, 3 when it runs."""
+    options = _parser().parse_args(arguments)
     home = moe_home()
     for folder in ('logs', 'run'):
         (home / folder).mkdir(parents=True, exist_ok=True)
+    try:
+        configuration = read_configuration(options.config) if options.config else Configuration()
+        table = process_table(options.simulate, configuration, instruments(options.profile, options.debug))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return 2
     with (home / 'run' / 'supervisor.lock').open('a+') as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -201,7 +210,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f'The suite of {home} is running already; `moe down` stops it, another MOE_HOME (and '
                   'ROS_DOMAIN_ID) runs a second one.', file=sys.stderr)
             return 3
-        supervisor = Supervisor(process_table(options.simulate), home, options.log_level, echo=not options.quiet)
+        # `moe train` takes its defaults from there
+        write_whole(home / 'run' / 'training.json', json.dumps(configuration.training))
+        supervisor = Supervisor(table, home, options.log_level or configuration.log_level or 'info',
+                                echo=not options.quiet, log_format=options.log_format or configuration.log_format)
 
         def on_signal(_number: int, _frame: FrameType | None) -> None:
             supervisor.stop()
@@ -209,6 +221,20 @@ def main(arguments: list[str] | None = None) -> int:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, on_signal)
         return supervisor.run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='supervisor', description=main.__doc__)
+    parser.add_argument('--simulate', action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument('--config', type=Path, help='file with the sections api, training, experts, inference, '
+                        'database, system; config/moe.example.yaml shows every key')
+    parser.add_argument('--profile', default='', metavar='KIND:PROCESS',
+                        help='cpu, memory or line, for example cpu:router; the report is in MOE_HOME/profiles')
+    parser.add_argument('--debug', default='', metavar='PROCESS:PORT', help='the process waits for a debugger there')
+    parser.add_argument('--log-level', choices=LOG_LEVELS, help='of every node; info')
+    parser.add_argument('--log-format', choices=LOG_FORMATS, help='of logs/app.log; text')
+    parser.add_argument('--quiet', action='store_true', help='log files only')
+    return parser
 
 
 if __name__ == '__main__':

@@ -1,0 +1,1 @@
+"""The ROS side of the bring-up: launch descriptions, the parameters that nodes declare, markers."""
