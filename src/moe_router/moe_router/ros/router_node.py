@@ -47,7 +47,8 @@ class RouterNode(Node):  # type: ignore[misc]
         self._stop = threading.Event()
         # Goals block a thread each; what they wait for is answered in other groups.
         goals, answers, timers = ReentrantCallbackGroup(), ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
-        self._router = Router(Encoder(home / 'models'), lambda *asked: self._answering.choose_by_model(*asked))
+        # one thread a prompt: two take a third more of the cores for the same, and the experts want them
+        self._router = Router(Encoder(home / 'models', threads=1), lambda *asked: self._answering.choose_by_model(*asked))
         if path := self.get_parameter('routes_file').value:
             try:
                 self._router.rules = Rules.load(Path(path))
