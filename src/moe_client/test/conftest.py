@@ -49,11 +49,10 @@ class NodeProcess:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20.0)
+            return self.process.wait(40.0)
         except subprocess.TimeoutExpired:
             self.process.kill()
-            self.process.wait()
-            raise
+            return self.process.wait()
 
 
 class Gateway:

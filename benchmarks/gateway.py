@@ -1,0 +1,198 @@
+"""What the gateway costs: first token over HTTP against ROS, many streams, /health, and a peer.
+
+    ./moe exec python benchmarks/gateway.py [--only first|streams|health|peer]
+
+The peer is llama-cpp-python's own server with the same GGUF, threads and prompts, in the same run, in turns with ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx
+from measurement import Figure, figure, report
+
+from moe_client import Client, suite
+from moe_client.types import Chunk
+
+QUESTION = 'What is the capital of France?'
+PROMPTS = ('Tell me about the sea.', 'Describe a robot arm.', 'What is a map?', 'Why is the sky blue?',
+           'How do birds fly?', 'What is rain?', 'Describe a bridge.', 'Tell me about trains.')
+STREAMS, HEALTH_S, HEALTH_RATE, CHATS, CHAT_TOKENS = 64, 30.0, 1000, 8, 48
+MOST_MORE_MS, LEAST_TIMES = 5.0, 2.0
+
+
+def first_token(stream: Iterator[object]) -> float:
+    """Milliseconds to the first text."""
+    begin, first = time.perf_counter(), 0.0
+    for item in stream:
+        if isinstance(item, Chunk) and item.text and not first:
+            first = 1000 * (time.perf_counter() - begin)
+    return first
+
+
+def compare_first_tokens(ros: Client, http: Client, repeats: int) -> list[Figure]:
+    """Pairs, in alternating order: the machine's moods meet both."""
+    over: dict[str, list[float]] = {'ros': [], 'http': []}
+    for index in range(repeats):
+        for name, client in (('ros', ros), ('http', http))[::1 if index % 2 else -1]:
+            over[name].append(first_token(client.inference.generate_stream(QUESTION, expert='general', max_tokens=8)))
+    more = [http_ms - ros_ms for http_ms, ros_ms in zip(over['http'], over['ros'])]
+    return [figure('first token over ROS', over['ros'], 'ms'), figure('first token over HTTP', over['http'], 'ms'),
+            figure('first token, HTTP more than ROS, paired', more, 'ms', most=MOST_MORE_MS)]
+
+
+async def chat(client: httpx.AsyncClient, prompt: str, model: str, tokens: int) -> int:
+    """One streamed chat; returns tokens that came, -1 = the stream broke."""
+    body = {'model': model, 'stream': True, 'max_tokens': tokens, 'temperature': 0.7, 'seed': 1,
+            'messages': [{'role': 'user', 'content': prompt}]}
+    count, reason = 0, None
+    async with client.stream('POST', '/v1/chat/completions', json=body) as response:
+        async for line in response.aiter_lines():
+            if line.startswith('data: {'):
+                choice = json.loads(line[6:])['choices'][0]
+                count += bool(choice['delta'].get('content'))
+                reason = choice['finish_reason'] or reason
+    return count if reason else -1
+
+
+async def chats(url: str, model: str, number: int, tokens: int) -> tuple[float, list[int]]:
+    """So many chats at once; seconds, and the tokens of each."""
+    async with httpx.AsyncClient(base_url=url, timeout=300.0, limits=httpx.Limits(max_connections=number)) as client:
+        begin = time.perf_counter()
+        counts = await asyncio.gather(*(chat(client, PROMPTS[index % len(PROMPTS)], model, tokens)
+                                        for index in range(number)))
+        return time.perf_counter() - begin, list(counts)
+
+
+async def ask_health(host: str, port: int) -> tuple[float, list[float], int]:
+    """HEALTH_RATE requests a second for HEALTH_S on eight connections; rate reached, latencies [ms], failures."""
+    latencies: list[float] = []
+    failures = 0
+    each = HEALTH_RATE / CHATS
+    begin = time.perf_counter()
+
+    async def connection() -> None:
+        nonlocal failures
+        reader, writer = await asyncio.open_connection(host, port)
+        for index in range(int(each * HEALTH_S)):
+            if (ahead := begin + index / each - time.perf_counter()) > 0:
+                await asyncio.sleep(ahead)
+            sent = time.perf_counter()
+            writer.write(b'GET /health HTTP/1.1\r\nHost: x\r\n\r\n')
+            head = await reader.readuntil(b'\r\n\r\n')
+            length = int(head.lower().partition(b'content-length: ')[2].partition(b'\r')[0])
+            await reader.readexactly(length)
+            latencies.append(1000 * (time.perf_counter() - sent))
+            failures += not head.startswith(b'HTTP/1.1 200')
+        writer.close()
+
+    await asyncio.gather(*(connection() for _ in range(CHATS)))
+    return len(latencies) / (time.perf_counter() - begin), latencies, failures
+
+
+@contextmanager
+def peer(path: str) -> Iterator[str]:
+    """llama-cpp-python's own server; yields its URL."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, '-m', 'llama_cpp.server', '--model', path, '--port', str(port),
+                               '--n_threads', str(os.cpu_count()), '--n_ctx', '2048'],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f'http://127.0.0.1:{port}'
+    try:
+        while server.poll() is None:
+            try:
+                httpx.get(f'{url}/v1/models')
+                break
+            except httpx.TransportError:
+                time.sleep(0.1)
+        if server.poll() is not None:
+            raise SystemExit('llama_cpp.server did not start: pip install "llama-cpp-python[server]" brings what it '
+                             'needs (starlette-context, sse-starlette).')
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def against_peer(url: str, path: str, repeats: int) -> list[Figure]:
+    """Eight chats at once, ours and the peer's in turns."""
+    rates: dict[str, list[float]] = {'ours': [], 'peer': []}
+    with peer(path) as other:
+        for index in range(repeats + 1):
+            for name, base, model in (('ours', url, 'general'), ('peer', other, 'peer')):
+                seconds, counts = asyncio.run(chats(base, model, CHATS, CHAT_TOKENS))
+                if index:  # the first round loads
+                    rates[name].append(sum(counts) / seconds)
+    times = statistics.median(rates['ours']) / statistics.median(rates['peer'])
+    return [figure('8 chats at once, gateway', rates['ours'], 'tok/s'),
+            figure('8 chats at once, llama_cpp.server', rates['peer'], 'tok/s'),
+            Figure('8 chats at once, times the peer', times, 'x', f'>= {LEAST_TIMES:g}', times >= LEAST_TIMES)]
+
+
+def main() -> None:
+    """Use the running suite, or start one of its own; measure; write."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--only', choices=['first', 'streams', 'health', 'peer'])
+    parser.add_argument('--repeats', type=int, default=40)
+    options = parser.parse_args()
+    for variable in ('MOE_API_PORT', 'MOE_METRICS_PORT'):
+        os.environ.setdefault(variable, '0')
+    figures: list[Figure] = []
+    with suite.running(simulate=True), Client() as ros:
+        suite.wait_until_ready(ros, timeout_s=300.0)
+        url = gateway_url()
+        path = str(suite.home() / 'models' / 'smollm2-135m-instruct-q8_0.gguf')
+
+        def streams() -> list[Figure]:
+            _seconds, counts = asyncio.run(chats(url, 'general', STREAMS, 16))
+            broken = sum(count < 1 for count in counts)
+            return [Figure(f'{STREAMS} streams at once, broken', broken, '', '<= 0', broken == 0)]
+
+        def health() -> list[Figure]:
+            host, port = url.removeprefix('http://').split(':')
+            rate, latencies, failures = asyncio.run(ask_health(host, int(port)))
+            return [Figure(f'/health for {HEALTH_S:g} s', rate, '1/s', f'>= {HEALTH_RATE}', rate >= 0.99 * HEALTH_RATE),
+                    figure('/health', latencies, 'ms'), Figure('/health, failures', failures, '', '<= 0', not failures)]
+
+        def first() -> list[Figure]:
+            with Client(base_url=url) as http:
+                return compare_first_tokens(ros, http, options.repeats)
+
+        parts: dict[str, Callable[[], list[Figure]]] = {
+            'first': first, 'streams': streams, 'health': health,
+            'peer': lambda: against_peer(url, path, max(2, options.repeats // 10))}
+        for name, measure in parts.items():
+            if options.only in (None, name):
+                figures += measure()
+    report('gateway', figures)
+
+
+def gateway_url() -> str:
+    """Where the suite's gateway answers, as soon as it does."""
+    where = suite.home() / 'run' / 'gateway.json'
+    give_up = time.monotonic() + 60.0
+    while time.monotonic() < give_up:
+        try:
+            url: str = json.loads(where.read_text())['url']
+            httpx.get(f'{url}/health')
+            return url
+        except (OSError, ValueError, httpx.TransportError):
+            time.sleep(0.1)
+    raise SystemExit('The gateway does not answer; `moe logs gateway` says why.')
+
+
+if __name__ == '__main__':
+    main()
