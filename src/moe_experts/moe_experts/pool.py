@@ -16,6 +16,7 @@ import psutil
 from moe_experts.engines.engine import EngineError, EngineSettings
 from moe_experts.weights import Digests, Weights, size_of
 from moe_experts.worker.client import Worker
+from moe_experts.worker.starter import Starter
 from moe_experts.worker.watch import Limits
 
 FOREVER = math.inf
@@ -74,6 +75,7 @@ class Pool:
         self._budget, self._limits, self._changed = memory_budget_bytes, limits, changed
         self._lock = threading.Lock()
         self._digests = Digests()
+        self._starter = Starter(settings.threads)
         self._workers: dict[Path, Future[Worker]] = {}
         self._loaded: dict[tuple[str, int], Loaded] = {}
         self._serial = 0
@@ -143,7 +145,7 @@ class Pool:
         if fresh:
             try:
                 self._digests.check(weights.base, weights.base_sha256)
-                future.set_result(Worker(weights.base, self._settings, self._tell, self._limits))
+                future.set_result(Worker(weights.base, self._settings, self._tell, self._limits, self._starter))
             except BaseException as error:
                 future.set_exception(error)
         return future.result()
@@ -295,3 +297,4 @@ class Pool:
         """End every worker."""
         for worker in self.workers():
             worker.close()
+        self._starter.close()

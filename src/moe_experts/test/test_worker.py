@@ -12,12 +12,25 @@ import pytest
 from tiny_model import make_models
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
-from moe_experts.worker.client import Worker
+from moe_experts.worker.client import Worker as AnyWorker
+from moe_experts.worker.starter import Starter
 from moe_experts.worker.watch import Limits
 
 SCHEMA = json.dumps({'type': 'object', 'properties': {'joint': {'enum': ['pan', 'tilt']},
                                                       'by': {'type': 'integer', 'minimum': -90, 'maximum': 90}},
                      'required': ['joint', 'by'], 'additionalProperties': False})
+
+
+class Worker(AnyWorker):
+    """With a starter of its own, and nothing in reserve."""
+
+    def __init__(self, base, settings, tell, limits=Limits()):  # noqa: B008  # frozen
+        self._own = Starter(settings.threads, reserve=False)
+        super().__init__(base, settings, tell, limits, self._own)
+
+    def close(self):
+        super().close()
+        self._own.close()
 
 
 def base():
@@ -188,7 +201,7 @@ def test_a_worker_that_grows_is_started_again():
     worker = Worker(base(), EngineSettings(threads=1), lines.append, Limits(max_growth_mb=1))
     try:
         first = worker.pid
-        result = ask(worker, request('long', 'word ' * 400, max_tokens=8))['long'][1]
+        result = ask(worker, request('long', 'word ' * 1800, max_tokens=100), timeout=300.0)['long'][1]
     finally:
         worker.close()
     assert worker.pid != first

@@ -1,12 +1,13 @@
-"""A worker: `python -m moe_experts.worker BASE SETTINGS`; one JSON object a line on standard input and output.
+"""A worker: `python -m moe_experts.worker`; one JSON object a line on standard input and output.
 
-SETTINGS are EngineSettings as JSON. Requests are batched; what computes at once (score, embed, distribution) takes
-turns with the steps of the batch, one at a time, so that running answers go on.
+The first line names the base and the EngineSettings. Requests are batched; what computes at once (score, embed,
+distribution) takes turns with the steps of the batch, one at a time, so that running answers go on.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import json
 import math
 import os
@@ -18,6 +19,8 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import Any
+
+import setproctitle
 
 from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
@@ -150,11 +153,17 @@ def main() -> int:
     # llama.cpp and its libraries may print; the protocol keeps a descriptor of its own.
     wire = os.fdopen(os.dup(1), 'w', buffering=1)
     os.dup2(2, 1)
-    settings = EngineSettings(**json.loads(sys.argv[2]))
+    importlib.import_module('moe_experts.engines.llama')  # what nearly every base needs, while nobody waits
+    first = sys.stdin.readline()
+    if not first:
+        return 0
+    asked = json.loads(first)
+    base, settings = Path(asked['base']), EngineSettings(**asked['settings'])
+    setproctitle.setproctitle(f'moe_experts.worker {base}')
     try:
         if settings.affinity:
             os.sched_setaffinity(0, settings.affinity)
-        engine = open_engine(Path(sys.argv[1]), settings)
+        engine = open_engine(base, settings)
     except OSError as error:
         wire.write(json.dumps({'kind': 'fatal', 'error_msg': f'The cores {settings.affinity} cannot be used: {error}'})
                    + '\n')

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result
+from moe_experts.worker.starter import Process, Starter
 from moe_experts.worker.watch import Limits, Watch, resident_bytes
 
 START_TIMEOUT_S = 60.0
@@ -43,6 +42,7 @@ class Worker:
         settings: of its engine.
         tell: receives one line about every restart.
         limits: beyond which it is ended and started again.
+        starter: of its processes.
 
     After a crash, requests that had streamed text get 3000 INFERENCE_FAILED with it; the others are asked once again.
 
@@ -52,8 +52,9 @@ class Worker:
         restarts, pieces: since the start; pieces of text that were streamed.
     """
 
-    def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None],
-                 limits: Limits = Limits()) -> None:  # noqa: B008  # frozen
+    def __init__(self, base: Path, settings: EngineSettings, tell: Callable[[str], None], limits: Limits,
+                 starter: Starter) -> None:
+        self._starter = starter
         self._base, self._settings, self._tell, self._limits = base, settings, tell, limits
         self._lock = threading.RLock()
         self._open: dict[str, _Open] = {}
@@ -63,11 +64,10 @@ class Worker:
         self._closed = False
         self.restarts = self.running = self.waiting = self.pieces = 0
         self.failed = False
-        self._process: subprocess.Popen[str]
+        self._process: Process
         self._watch: Watch
         self._ended_for = ''
         started: Future[None] = Future()
-        # The kernel ends a worker when the thread that started it ends, so one thread starts them all and stays.
         threading.Thread(target=self._supervise, args=(started,), daemon=True, name='worker').start()
         started.result()
         threading.Thread(target=self._look_after, daemon=True, name='watch').start()
@@ -77,15 +77,8 @@ class Worker:
         """Of the process."""
         return self._process.pid
 
-    def _start(self) -> subprocess.Popen[str]:
-        # Threads of a step wait for each other hundreds of times. libgomp's default lets them spin for milliseconds,
-        # which starves whatever else wants the core; not spinning at all makes a step four times as long.
-        environment = dict({'GOMP_SPINCOUNT': '10000'}, **os.environ)
-        environment.update(OMP_NUM_THREADS=str(self._settings.threads), MKL_NUM_THREADS='1',
-                           HF_HUB_OFFLINE='1', TOKENIZERS_PARALLELISM='false')
-        process = subprocess.Popen(
-            [sys.executable, '-m', 'moe_experts.worker', str(self._base), json.dumps(asdict(self._settings))],
-            text=True, bufsize=1, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+    def _start(self) -> Process:
+        process = self._starter.start(self._base, self._settings)
         assert process.stdout is not None
         timer = threading.Timer(START_TIMEOUT_S, process.kill)
         timer.start()
@@ -120,7 +113,7 @@ class Worker:
         while self._read(self._process):
             continue
 
-    def _read(self, process: subprocess.Popen[str]) -> bool:
+    def _read(self, process: Process) -> bool:
         """Relay what a process says until it ends; returns whether there is a new one."""
         assert process.stdout is not None
         for line in process.stdout:
