@@ -45,7 +45,7 @@ class NodeProcess:
         if self.process.poll() is None:
             self.end()
 
-    def end(self, timeout=20.0):
+    def end(self, timeout=60.0):
         """Send SIGTERM and return the exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -63,7 +63,7 @@ class Answer:
         self.feedback = []
         client = graph.once(name, lambda: ActionClient(graph.node, interface, name,
                                                        feedback_sub_qos_profile=QoSProfile(depth=1000)))
-        assert client.wait_for_server(30.0), f'no action {name}'
+        assert client.wait_for_server(120.0), f'no action {name}'
         self._handle = graph.result(client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
         assert self._handle.accepted
@@ -77,14 +77,14 @@ class Answer:
 
     def streaming(self):
         """Wait for the first text."""
-        wait_for(lambda: self.text or self._result.done(), what='text')
+        wait_for(lambda: self.text or self._result.done(), timeout=120.0, what='text')
         return self
 
     def cancel(self):
         """Ask to cancel."""
         self._graph.result(self._handle.cancel_goal_async())
 
-    def result(self, timeout=60.0):
+    def result(self, timeout=180.0):
         """The result; `.goal_status` is the action's."""
         response = self._graph.result(self._result, timeout)
         self.goal_status = response.status
@@ -124,12 +124,12 @@ class Graph:
         return self._made[name]
 
     @staticmethod
-    def result(future, timeout=30.0):
+    def result(future, timeout=120.0):
         """Wait for a future."""
         wait_for(future.done, timeout, 'answer')
         return future.result()
 
-    def call(self, interface, name, timeout=30.0, **fields):
+    def call(self, interface, name, timeout=120.0, **fields):
         """Call a service under /moe."""
         client = self.once(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(timeout), f'no service {name}'

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
@@ -13,6 +12,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Imu, JointState
 
 from moe_router.grounding import Reading, RobotState, joints, orientation
+from moe_router.ros.quick_service import companion
 
 SOURCES = ('imu', 'joints', 'image', 'diagnostics')
 
@@ -28,12 +28,11 @@ class RobotTopics:
         self._clock = node.get_clock()
         self._state, self._lock = RobotState(SOURCES), threading.Lock()
         self._levels: dict[str, bytes] = {}
-        self._node = rclpy.create_node(
-            f'{node.get_name()}_grounding', namespace=node.get_namespace(), context=node.context,
-            start_parameter_services=False, enable_rosout=False)
+        self._node = companion(node, 'grounding')
         self._subscriptions = [
             (interface, hear, self._node.create_subscription(
-                interface, topic, hear, QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)))
+                interface, node.resolve_topic_name(topic), hear,
+                QoSProfile(depth=depth, reliability=ReliabilityPolicy.BEST_EFFORT)))
             for interface, topic, hear, depth in (
                 (Imu, 'imu/data', self._on_imu, 1), (JointState, 'joint_states', self._on_joints, 1),
                 (CameraInfo, 'camera_info', self._on_image, 1),

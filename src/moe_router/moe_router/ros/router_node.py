@@ -24,6 +24,7 @@ from moe_router.ros.calls import FEEDBACK_QOS, SERVICE_QOS
 from moe_router.ros.diagnostics import diagnose
 from moe_router.ros.expert_links import ACTIONS, ExpertLinks
 from moe_router.ros.parameters import declare, refusal
+from moe_router.ros.quick_service import QuickService
 from moe_router.ros.recording import Recording
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.ros.retraining import Retraining
@@ -48,7 +49,8 @@ class RouterNode(Node):  # type: ignore[misc]
         # Goals block a thread each; what they wait for is answered in other groups.
         goals, answers, timers = ReentrantCallbackGroup(), ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
         # one thread a prompt: two take a third more of the cores for the same, and the experts want them
-        self._router = Router(Encoder(home / 'models', threads=1), lambda *asked: self._answering.choose_by_model(*asked))
+        self._router = Router(Encoder(home / 'models', threads=1),
+                              lambda prompt, names: self._answering.choose_by_model(prompt, names))
         if path := self.get_parameter('routes_file').value:
             try:
                 self._router.rules = Rules.load(Path(path))
@@ -72,11 +74,12 @@ class RouterNode(Node):  # type: ignore[misc]
                          feedback_pub_qos_profile=FEEDBACK_QOS)
             for name, interface in ACTIONS.items()]
         for name, interface, handle in (
-                ('route_prompt', RoutePrompt, self._routing.route_prompt), ('infer', Infer, self._infer),
+                ('infer', Infer, self._infer),
                 ('correct_route', CorrectRoute, self._recording.correct),
                 ('router/explain', ExplainRoute, self._routing.explain),
                 ('router/stats', GetRouterStats, self._routing.stats)):
             self.create_service(interface, name, handle, qos_profile=SERVICE_QOS, callback_group=goals)
+        self._quick = QuickService(self, RoutePrompt, 'route_prompt', self._routing.route_prompt)
         self._diagnostics = diagnose(self, 'routing', self._diagnose, timers)
         self._retraining.start()
         self._registry.start()
@@ -86,6 +89,7 @@ class RouterNode(Node):  # type: ignore[misc]
         """Stop the threads; a running fit ends with them."""
         self._stop.set()
         self._answering.close()
+        self._quick.close()
         self._registry.close()
         self._retraining.close()
         self._recording.close()
