@@ -114,10 +114,10 @@ def _actions(process: Process, given: dict[str, str], level: str) -> list[Launch
         return [ExecuteProcess(cmd=[str(executable_path(process)), *process.arguments], name=process.name, **settings)]
     values = {**process.parameters, 'use_sim_time': given['use_sim_time'] == 'true',
               **({'autostart': given['autostart'] == 'true'} if process.lifecycle else {})}
-    files = [str(config_file(process)), *([given['params_file']] if given['params_file'] else [])]
+    own = [given['params_file']] if given['params_file'] else []
     kind = LifecycleNode if process.lifecycle else Node
-    node = kind(package=process.package, executable=process.executable, name=process.name,
-                namespace=given['namespace'], parameters=[*files, values],
+    node = kind(package=process.package, executable=process.executable, name=process.name, exec_name=process.name,
+                namespace=given['namespace'], parameters=[str(config_file(process)), values, *own],
                 ros_arguments=['--log-level', level], **settings)
     return [node, *_first_to_hear([node] if process.stop_stage == 0 else [])]
 
