@@ -221,7 +221,7 @@ def test_fast_sync_read_bulk_read_and_action_of_the_bare_sdk(simulated):
 
 
 def test_no_wrong_value_however_the_line_behaves(bus, simulated):
-    """Lost, cut, split, late, noisy, spoilt and doubled answers: each value read is that of the register asked for."""
+    """Lost, cut, split, late, noisy, spoilt and collided answers: each value read is that of the register asked for."""
     simulated.line.rate = 0.2
     values = {servo: 1000 + servo for servo in (1, 2, 3)}
     simulated.servos[1].set(ct.GOAL_POSITION, values[1])

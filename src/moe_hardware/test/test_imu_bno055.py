@@ -11,7 +11,8 @@ import pytest
 from processes import sim_imu, wait_for
 
 from moe_hardware.errors import HardwareFault
-from moe_hardware.imu.bno055 import Bno055Driver, DamagedReply
+from moe_hardware.imu.bno055 import Bno055Driver
+from moe_hardware.imu.driver import DamagedReply
 from moe_hardware.simulation.bno055_chip import Bno055
 from moe_hardware.simulation.inertial_body import SensorErrors
 from moe_hardware.simulation.pseudo_terminal import PseudoTerminal

@@ -14,6 +14,7 @@ import serial
 from moe_hardware import device_access
 from moe_hardware.errors import HardwareFault
 from moe_hardware.imu import registers
+from moe_hardware.imu.driver import DamagedReply
 from moe_hardware.imu.reading import Vector
 from moe_hardware.imu.registers import Mode, Register, Status
 
@@ -30,10 +31,6 @@ _SYSTEM_ERRORS = {
     8: 'accelerometer power mode not available', 9: 'fusion configuration', 10: 'sensor configuration'}
 
 
-class DamagedReply(Exception):
-    """A reply was lost, late, cut or not what was asked for; the next request begins on a quiet line."""
-
-
 class Bno055Driver:
     """Talks to the chip; not safe for several threads.
 
@@ -45,6 +42,8 @@ class Bno055Driver:
         port_name: device or symlink; followed anew at each open().
         baud_rate: [baud]; the chip has 115200 and no other.
     """
+
+    paced = False
 
     def __init__(self, port_name: str, baud_rate: int) -> None:
         self._port_name, self._baud_rate = port_name, baud_rate

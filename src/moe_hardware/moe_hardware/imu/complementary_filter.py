@@ -52,7 +52,7 @@ class ComplementaryFilter:
         self._stamp_ns = stamp_ns
         if self._orientation is None or dt > LONGEST_GAP_S:
             heading = yaw(self.orientation)
-            self._orientation = _tilted(linear_acceleration, heading) or self.orientation
+            self._orientation = tilted(linear_acceleration, heading) or self.orientation
         elif dt > 0.0:
             turned = _product(self._orientation, _rotation(*(rate * dt for rate in angular_velocity)))
             share = dt / (self.time_constant_s + dt)
@@ -92,7 +92,7 @@ def _normalised(q: Quaternion) -> Quaternion:
     return (q[0] / length, q[1] / length, q[2] / length, q[3] / length)
 
 
-def _tilted(acceleration: Vector, heading: float) -> Quaternion | None:
+def tilted(acceleration: Vector, heading: float) -> Quaternion | None:
     """Return the orientation with gravity's tilt and a heading [rad]; None when nothing is felt (free fall)."""
     x, y, z = acceleration
     if math.sqrt(x * x + y * y + z * z) < 0.1 * GRAVITY_MPS2:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 from moe_hardware.errors import HardwareFault
-from moe_hardware.imu.bno055 import Bno055Driver, DamagedReply
 from moe_hardware.imu.calibration import Calibration
-from moe_hardware.imu.complementary_filter import ComplementaryFilter, Quaternion
-from moe_hardware.imu.reading import Reading
+from moe_hardware.imu.complementary_filter import Quaternion
+from moe_hardware.imu.driver import DamagedReply, ImuDriver
+from moe_hardware.imu.reading import Reading, Vector
 from moe_hardware.pacing import Pacer, RateMeter
 
 TEMPERATURE_PERIOD_S = 1.0
@@ -19,18 +20,25 @@ SILENCE_LIMIT_S = 1.0  # without a good reply the device counts as lost
 Listener = Callable[[Reading], None]
 
 
+class Filter(Protocol):
+    """What turns readings into an orientation."""
+
+    def update(self, stamp_ns: int, angular_velocity: Vector, linear_acceleration: Vector) -> Quaternion:
+        """Take a reading and return the orientation."""
+
+
 class ImuStream:
-    """A device for DeviceThread that reads a BNO055 and hands its readings on, in the device's thread.
+    """A device for DeviceThread that reads an IMU and hands its readings on, in the device's thread.
 
     Args:
         driver: to read.
-        rate: readings per second [Hz].
+        rate: readings per second [Hz], unless the driver has a pace of its own.
         fusion: turns readings into an orientation.
         now: stamp of a reading [ns].
         publish: takes each reading without its offsets, and the orientation.
     """
 
-    def __init__(self, driver: Bno055Driver, rate: float, fusion: ComplementaryFilter, now: Callable[[], int],
+    def __init__(self, driver: ImuDriver, rate: float, fusion: Filter, now: Callable[[], int],
                  publish: Callable[[Reading, Quaternion], None]) -> None:
         self.calibration = Calibration()
         self.meter = RateMeter()
@@ -70,13 +78,16 @@ class ImuStream:
 
     def step(self, stop: threading.Event) -> None:
         """Take the next reading. Raises HardwareFault when the device is lost."""
-        self._pacer.wait(stop)
+        if not self._driver.paced:
+            self._pacer.wait(stop)
         try:
             if time.monotonic() - self._temperature_at >= TEMPERATURE_PERIOD_S:
                 self.temperature = self._driver.read_temperature()
                 self._temperature_at = time.monotonic()
             stamp_ns = self._now()
             velocity, acceleration = self._driver.read()
+            if self._driver.paced:
+                stamp_ns = self._now()  # it came when read() had waited for it
         except DamagedReply as damage:
             self.damaged += 1
             if time.monotonic() - self._good > SILENCE_LIMIT_S:

@@ -23,8 +23,12 @@ from moe_hardware.imu.bno055 import Bno055Driver
 from moe_hardware.imu.calibration import load
 from moe_hardware.imu.calibration_run import CalibrationCancelled, calibrate
 from moe_hardware.imu.complementary_filter import ComplementaryFilter
+from moe_hardware.imu.driver import ImuDriver
+from moe_hardware.imu.mpu6050 import Mpu6050Driver
 from moe_hardware.imu.reading import Reading
+from moe_hardware.imu.replay import ReplayDriver
 from moe_hardware.imu.stream import TEMPERATURE_PERIOD_S, ImuStream
+from moe_hardware.ros import imu_bag
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown, warner
@@ -35,6 +39,7 @@ OVERLOADED = 3002
 THREADS = 4  # a calibration takes one for a minute and more
 LOW_RATE_SHARE = 0.8  # of the wanted rate; below it diagnostics warn
 LONGEST_RECONNECT_DELAY_S = 4.0
+DRIVERS, FILTERS = ('bno055', 'mpu6050', 'replay'), ('complementary', 'fusion')
 
 
 class ImuNode(ManagedNode):
@@ -51,11 +56,20 @@ class ImuNode(ManagedNode):
         def between(low: float, high: float) -> dict[str, Any]:
             return {'floating_point_range': [FloatingPointRange(from_value=low, to_value=high, step=0.0)]}
 
-        self._port_name = declare('port_name', '/dev/imu', 'serial port of the BNO055; symlinks are followed anew')
-        baud_rate = declare('baud_rate', 115200, '[baud]', integer_range=[
+        kind = declare('driver', 'bno055', f'one of {", ".join(DRIVERS)}')
+        self._port_name = declare('port_name', '/dev/imu', 'serial port of the BNO055, I2C bus of the MPU-6050 '
+                                  '(/dev/i2c-1), or the recording; symlinks are followed anew')
+        address = declare('i2c_address', 0x68, 'of the MPU-6050', integer_range=[
+            IntegerRange(from_value=0x08, to_value=0x77, step=1)])
+        loop = declare('loop', True, 'begin a recording again at its end')
+        baud_rate = declare('baud_rate', 115200, 'of the BNO055 [baud]', integer_range=[
             IntegerRange(from_value=1200, to_value=4_000_000, step=1)])
         self._rate = declare('rate', 100.0, 'readings per second [Hz]', **between(1.0, 200.0))
         self._frame_id = declare('frame_id', 'imu_link', 'frame of the sensor: x forward, y left, z up')
+        orientation_filter = declare('filter', 'complementary', f'one of {", ".join(FILTERS)}: complementary, or that '
+                                     'of x-io (Madgwick, package imufusion)')
+        gain = declare('fusion_gain', 0.5, 'of the filter "fusion": weight of gravity against the gyroscope',
+                       **between(0.001, 10.0))
         alpha = declare('alpha', 0.98, 'weight of the gyroscope per sample at 100 Hz; another rate keeps the time '
                         'constant of 0.49 s', **between(0.0, 0.9999))
         deviation = between(0.0, 100.0)
@@ -76,7 +90,18 @@ class ImuNode(ManagedNode):
         self._temperature = sensor_publisher(self, Temperature, 'imu/temperature')
         self._temperature_due_ns = 0
         self._calibrating = threading.Lock()
-        self._stream = ImuStream(Bno055Driver(self._port_name, baud_rate), self._rate, ComplementaryFilter(alpha),
+        if kind not in DRIVERS or orientation_filter not in FILTERS:
+            raise ValueError(f'driver is one of {", ".join(DRIVERS)} and filter one of {", ".join(FILTERS)}, not '
+                             f'"{kind}" and "{orientation_filter}".')
+        driver: ImuDriver
+        if kind == 'bno055':
+            driver = Bno055Driver(self._port_name, baud_rate)
+        elif kind == 'mpu6050':
+            driver = Mpu6050Driver(self._port_name, address)
+        else:
+            driver = ReplayDriver(self._port_name, imu_bag.load, loop)
+        fusion = ComplementaryFilter(alpha) if orientation_filter == 'complementary' else _fusion(gain, self._rate)
+        self._stream = ImuStream(driver, self._rate, fusion,
                                  lambda: int(self.get_clock().now().nanoseconds), self._publish)
         self._calibration_fault = ''
         try:
@@ -185,6 +210,16 @@ class ImuNode(ManagedNode):
         if calibration.samples and not calibration.warm:
             return WARN, 'The IMU was calibrated cold; calibrate it again now that it is warm.', values
         return OK, 'The IMU measures.', values
+
+
+def _fusion(gain: float, rate: float) -> Any:
+    """Make the filter of x-io. Raises ValueError where its package is missing."""
+    try:
+        from moe_hardware.imu.fusion_filter import FusionFilter
+    except ImportError as error:
+        raise ValueError('The filter "fusion" needs the package imufusion; install it or set filter to '
+                         'complementary.') from error
+    return FusionFilter(gain, rate)
 
 
 def _diagonal(x: float, y: float, z: float) -> numpy.ndarray:

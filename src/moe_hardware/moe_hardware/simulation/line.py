@@ -20,7 +20,7 @@ class Damage(Enum):
     LATE = 'it comes after the host has given up'
     NOISE = 'bytes that nobody sent come before it'
     SPOIL = 'a byte of it is another'
-    TWICE = 'it comes twice, as from two devices with one id'
+    COLLIDE = 'another device speaks at the same time, as one with the same id does'
 
 
 class Line:
@@ -66,6 +66,6 @@ class Line:
         elif damage is Damage.SPOIL:
             at = self._random.randrange(len(reply))
             reply = reply[:at] + bytes((reply[at] ^ self._random.randrange(1, 256),)) + reply[at + 1:]
-        elif damage is Damage.TWICE:
-            self._write(reply)
+        elif damage is Damage.COLLIDE:  # low wins on the wire
+            reply = bytes(one & other for one, other in zip(reply, self._random.randbytes(len(reply))))
         self._write(reply)

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--timing', choices=['wire', 'ideal'], default='wire',
                         help='answers as late as on a wire of this speed, or at once')
     parser.add_argument('--fault-rate', type=float, default=0.0, metavar='SHARE',
-                        help='share of answers lost, cut, split, late, garbled, preceded by noise, or doubled; 0..1')
+                        help='share of answers lost, cut, split, late, garbled, preceded by noise, or collided; 0..1')
     parser.add_argument('--seed', type=int, default=0, help='of those faults')
     options = parser.parse_args(arguments)
     if not 0.0 <= options.fault_rate <= 1.0:
