@@ -76,14 +76,14 @@ def _flat(content: Any, source: str) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for section, keys in content.items():
         if section not in SECTIONS:
-            raise ConfigurationError(f'{source} has the unknown section {section!r}{_nearest(str(section), SECTIONS)}.')
+            raise ConfigurationError(f'{source} has the unknown section {section!r}{_nearest(str(section), SECTIONS)}')
         if not isinstance(keys, dict | None):
             raise ConfigurationError(f'{source}: {section} must hold keys, for example '
                                      f'{next(key for key in _BY_KEY if key.startswith(section))}.')
         for name, value in (keys or {}).items():
             key = f'{section}.{name}'
             if key not in _BY_KEY:
-                raise ConfigurationError(f'{source} has the unknown key {key}{_nearest_key(section, str(name))}.')
+                raise ConfigurationError(f'{source} has the unknown key {key}{_nearest_key(section, str(name))}')
             given[key] = _checked(_BY_KEY[key], value, source)
     return given
 
@@ -147,7 +147,7 @@ def _wishes(content: dict[str, Any], source: str) -> dict[str, dict[str, Any]]:
             raise ConfigurationError(f'{where} must hold some of {", ".join(_WISHES)}.')
         for name, value in wishes.items():
             if name not in _WISHES:
-                raise ConfigurationError(f'{where} has the unknown key {name!r}{_nearest(str(name), tuple(_WISHES))}.')
+                raise ConfigurationError(f'{where} has the unknown key {name!r}{_nearest(str(name), tuple(_WISHES))}')
             if type(value) is not _WISHES[name] or (
                     isinstance(value, list) and not all(type(core) is int and core >= 0 for core in value)):
                 raise ConfigurationError(f'{where}.{name} is {value!r}; nice and threads are whole numbers, '

@@ -8,10 +8,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
@@ -79,23 +79,42 @@ def processes() -> list[ProcessState]:
     return [ProcessState(**row) for row in state['processes']]
 
 
-def start(*, simulate: bool = True, quiet: bool = False, log_level: str = 'info',
-          detach: bool = False) -> subprocess.Popen[bytes]:
-    """Start the supervisor; with `detach` it outlives this process."""
+def start(*, simulate: bool = True, quiet: bool = False, log_level: str = '',
+          detach: bool = False, further: Sequence[str] = ()) -> subprocess.Popen[bytes]:
+    """Start the supervisor, with further arguments of its own; with `detach` it outlives this process.
+
+    Raises MoeError with its sentence where it refuses its settings.
+    """
     try:
         prefix = Path(get_package_prefix('moe_bringup'))
     except PackageNotFoundError:
         raise MoeError('moe_bringup is not installed; run `./moe` at the top of the repository, or source '
                        'install/setup.bash.') from None
     line = [str(prefix / 'lib' / 'moe_bringup' / 'supervisor'),
-            '--simulate' if simulate else '--no-simulate', '--log-level', log_level]
+            '--simulate' if simulate else '--no-simulate', *further]
+    if log_level:
+        line += ['--log-level', log_level]
     if quiet:
         line.append('--quiet')
     if not detach:
         return subprocess.Popen(line, stdin=subprocess.DEVNULL, start_new_session=True)
     (home() / 'logs').mkdir(parents=True, exist_ok=True)
-    with (home() / 'logs' / 'supervisor.log').open('ab') as log:
-        return subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    path = home() / 'logs' / 'supervisor.log'
+    with path.open('ab') as log:
+        supervisor = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    while supervisor_pid() != supervisor.pid:
+        if supervisor.poll() is not None:
+            raise MoeError((path.read_text(errors='replace').splitlines() or ['The supervisor ended.'])[-1])
+        time.sleep(0.02)
+    return supervisor
+
+
+def training_defaults() -> dict[str, Any]:
+    """Options of `moe train` that the configuration file of the running suite sets."""
+    try:
+        return dict(json.loads((home() / 'run' / 'training.json').read_text()))
+    except (OSError, ValueError):
+        return {}
 
 
 def stop(timeout_s: float = 40.0) -> bool:

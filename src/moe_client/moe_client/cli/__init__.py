@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from moe_client import suite
 from moe_client.cli import (
     ask,
     chat,
@@ -48,6 +49,7 @@ def _version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option('--debug', help='Show tracebacks.')] = False,
     url: Annotated[str, typer.Option(help='Go by this gateway instead of ROS; also MOE_URL.')] = '',
     api_key: Annotated[str, typer.Option(help='For the gateway; better MOE_API_KEY, which no process list shows.')]
@@ -55,6 +57,7 @@ def _root(
     _show: Annotated[bool, typer.Option('--version', callback=_version, is_eager=True, help='Show the version.')]
     = False,
 ) -> None:
+    context.default_map = {'train': suite.training_defaults()}
     if debug:
         os.environ['MOE_DEBUG'] = '1'
     if url:

@@ -19,14 +19,23 @@ def up(
     simulate: Annotated[bool | None, typer.Option(
         help='Simulated servos, IMU and camera; by default only where no device is found.')] = None,
     detach: Annotated[bool, typer.Option('--detach', '-d', help='Return when the suite is ready.')] = False,
-    log_level: Annotated[str, typer.Option(help='debug, info, warn, error or fatal.')] = 'info',
+    config: Annotated[Path | None, typer.Option(dir_okay=False, help='One file for all settings; '
+                                                'config/moe.example.yaml shows every key.')] = None,
+    profile: Annotated[tuple[str, str], typer.Option(
+        metavar='KIND PROCESS', help='KIND is cpu, memory or line; the report is in $MOE_HOME/profiles after '
+        '`moe down`.')] = ('', ''),
+    debug: Annotated[str, typer.Option(metavar='PROCESS:PORT', help='It waits there for a debugger.')] = '',
+    log_level: Annotated[str, typer.Option(help='debug, info, warn, error or fatal; default: by the config file, or '
+                                           'info.')] = '',
 ) -> None:
     """Start every node; Ctrl-C stops them in order."""
     if pid := suite.supervisor_pid():
         raise MoeError(f'The suite of {suite.home()} is running already (pid {pid}); `moe down` stops it.')
     if simulate is None:
         simulate = not (list(Path('/dev').glob('ttyUSB*')) + list(Path('/dev').glob('ttyACM*')))
-    supervisor = suite.start(simulate=simulate, log_level=log_level, detach=detach)
+    further = [*(['--config', str(config.absolute())] if config else []),
+               *(['--profile', ':'.join(profile)] if any(profile) else []), *(['--debug', debug] if debug else [])]
+    supervisor = suite.start(simulate=simulate, log_level=log_level, detach=detach, further=further)
     if not detach:
         raise typer.Exit(_foreground(supervisor))
     from moe_client import Client

@@ -21,7 +21,7 @@ def logs(
 ) -> None:
     """Show the logs of $MOE_HOME/logs."""
     folder = suite.home() / 'logs'
-    files = sorted(path for path in folder.glob('*.log') if not names or path.stem in names)
+    files = sorted(path for path in folder.glob('*.log') if (path.stem in names if names else path.stem != 'app'))
     if not files:
         raise MoeError(f'No log in {folder}' + (f' for {", ".join(names)}.' if names else '.'))
     tail(files, lines, follow)
@@ -41,6 +41,8 @@ def tail(files: list[Path], lines: int, follow: bool, prefix: bool = True) -> No
     while follow:
         time.sleep(POLL_S)
         for path in files:
+            if path.stat().st_size < positions[path]:  # rotated
+                positions[path] = 0
             with path.open(errors='replace') as log:
                 log.seek(positions[path])
                 say(path, log.read())
