@@ -165,6 +165,13 @@ class TrainingWorker:
         if self._process is not None:
             self._process.wait()
 
+    def wait(self, seconds: float = GRACE_S) -> None:
+        """Wait for its end, which it was asked for; one that takes longer is killed."""
+        give_up = time.monotonic() + seconds
+        while self._alive() and time.monotonic() < give_up:
+            time.sleep(POLL_S)
+        self.kill()
+
     def close(self) -> None:
         """End it where it still runs."""
         self.kill()

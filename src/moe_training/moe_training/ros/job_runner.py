@@ -98,15 +98,22 @@ class JobRunner:
         folder = job_folder(row.id)
         if living(folder) or finished(folder) or (folder / PARKED).exists() or row.status == TrainingJob.QUEUED:
             return True
-        return _lives(folder) < MOST_LIVES and CheckpointStore(folder / 'checkpoints').latest() is not None
+        if _lives(folder) >= MOST_LIVES or CheckpointStore(folder / 'checkpoints').latest() is None:
+            return False
+        _count_life(folder)
+        return True
 
     def _outcome(self, entry: Entry) -> Outcome:
         row, folder = entry.row, job_folder(entry.row.id)
         if (outcome := finished(folder)) is not None and not living(folder):
             return outcome
-        (folder / PARKED).unlink(missing_ok=True)
         worker = TrainingWorker.adopt(row.id, folder, job_log(row.id))
-        if worker is not None:
+        if (folder / PARKED).exists():
+            if worker is not None:  # it is still saving what the last node asked it to
+                worker.wait()
+                worker = None
+            (folder / PARKED).unlink()
+        elif worker is not None:
             self._say(False, f'Training job {row.id} is adopted, process {worker.pid}.')
         while True:
             worker = worker or TrainingWorker.start(row.id, entry.job, folder, job_log(row.id))
