@@ -1,15 +1,17 @@
 """schemathesis: whatever fits the OpenAPI document is answered as the document says, and never with a failure."""
 
-import httpx
 import hypothesis
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
-from schemathesis.checks import CHECKS
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
-EXAMPLES = 5  # of each operation; a machine at leisure may take more: SCHEMATHESIS_EXAMPLES is not needed for that
-CHOSEN = [CHECKS.get_one(name) for name in ('response_schema_conformance', 'status_code_conformance',
-                                            'content_type_conformance')]
+EXAMPLES = 5  # of each operation
+CHOSEN = [response_schema_conformance, status_code_conformance, content_type_conformance]
 STREAMS = ('/v1/training/train', '/v1/training/jobs')  # would begin trainings
 
 
@@ -18,14 +20,12 @@ def schema(gateway):
     return schemathesis.openapi.from_url(f'{gateway.url}/openapi.json')
 
 
-def test_the_document_is_held(schema, gateway):
+def test_the_document_is_held(schema):
     """One test for all operations: the document is that of a running gateway."""
     tried = 0
-    with httpx.Client(base_url=gateway.url, timeout=60.0):
-        for result in schema.get_all_operations():
-            operation = result.ok()
-            if operation.path in STREAMS:
-                continue
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        if operation.path not in STREAMS:
             tried += 1
             _try(operation)
     assert tried > 50

@@ -9,13 +9,15 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, S
 from moe_client.transport import Values
 
 
-def _no_nul(text: str) -> str:
+def _sendable(text: str) -> str:
     if '\0' in text:
         raise ValueError('must not hold NUL characters')
+    if not text.isascii() and any('\ud800' <= character <= '\udfff' for character in text):
+        raise ValueError('must not hold halves of surrogate pairs')
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_nul), Field(json_schema_extra={'pattern': r'^[^\u0000]*$'})]
+Text = Annotated[str, AfterValidator(_sendable), Field(json_schema_extra={'pattern': r'^[^\u0000]*$'})]
 Name = Annotated[str, StringConstraints(pattern=r'^[\w@.-]{0,80}$')]
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -20,10 +20,9 @@ class Allowance:
     allowed: bool
 
     def headers(self) -> dict[str, str]:
-        """X-RateLimit-* and, where it is used up, Retry-After."""
-        told = {'X-RateLimit-Limit': str(self.limit), 'X-RateLimit-Remaining': str(self.remaining),
+        """X-RateLimit-*."""
+        return {'X-RateLimit-Limit': str(self.limit), 'X-RateLimit-Remaining': str(self.remaining),
                 'X-RateLimit-Reset': str(self.reset_s)}
-        return told if self.allowed else {**told, 'Retry-After': str(self.reset_s)}
 
 
 class RateLimiter:

@@ -47,7 +47,9 @@ def protocol(receive_timeout_s: float) -> type[HttpToolsProtocol]:
                 self._head_timer = None
 
         def _give_up(self) -> None:
-            if (self.cycle is None or self.cycle.response_complete) and not self.transport.is_closing():
+            upgraded = self.transport.get_protocol() is not self  # to a WebSocket, which has its own rules
+            idle = self.cycle is None or self.cycle.response_complete
+            if idle and not upgraded and not self.transport.is_closing():
                 self.transport.close()
     return Impatient
 

@@ -8,16 +8,16 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, create_model
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, create_model
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 
+from moe_client.gateway.bodies import Text
 from moe_client.operations import Kind, Operation
 from moe_client.ros import messages
 from moe_client.ros.transport import RosTransport
 from moe_client.transport import Values
 
 FEEDBACK_QOS = QoSProfile(depth=1000)
-NO_NUL = r'^[^\u0000]*$'
 
 
 class RosBackend(RosTransport):
@@ -100,10 +100,4 @@ def _type(field: str, request: bool) -> Any:
         return Annotated[int, Field(ge=limits[0], le=limits[1])]
     if inner == 'boolean':
         return StrictBool if request else bool
-    return Annotated[str, AfterValidator(_no_nul), Field(json_schema_extra={'pattern': NO_NUL})] if request else str
-
-
-def _no_nul(text: str) -> str:
-    if '\0' in text:
-        raise ValueError('must not hold NUL characters')
-    return text
+    return Text if request else str

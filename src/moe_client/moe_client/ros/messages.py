@@ -111,9 +111,17 @@ def _write(kind: str, value: Any, where: str) -> Any:
         if not isinstance(value, bool):
             raise InvalidRequest(f'{where} has to be true or false.')
         return value
-    if not isinstance(value, str) or '\0' in value:
-        raise InvalidRequest(f'{where} has to be a text without NUL characters.')
+    if not isinstance(value, str) or '\0' in value or not _encodable(value):
+        raise InvalidRequest(f'{where} has to be a text without NUL characters and halves of surrogate pairs.')
     return value
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _float(kind: str, value: Any, where: str) -> float:
