@@ -35,6 +35,8 @@ LATE_S = 1.0  # how long after its deadline an engine may take to say that it is
 ASK_S = 0.05
 CLOSE_S = 6.0
 RETRY_AFTER_S = 1.0
+# Each answer holds a thread of the executor; what it waits for needs some as well, or nobody would be answered.
+MOST_AT_ONCE = 112
 LLM_PROMPT = 1000  # characters of a prompt that the choosing expert reads
 LLM_S = 10.0
 
@@ -79,8 +81,11 @@ class Answering:
     def answer(self, interface: Any, goal: Any, publish: Callable[[Any], None], cancelled: Callable[[], bool]) -> Any:
         """Route, forward, act; errors are in the result."""
         with self._idle:
+            full = self._running >= MOST_AT_ONCE
             self._running += 1
         try:
+            if full:
+                return self._overloaded(interface, goal, f'The router relays {MOST_AT_ONCE} answers already')
             return self._answer(interface, goal, publish, cancelled)
         finally:
             with self._idle:
@@ -125,6 +130,12 @@ class Answering:
         """A result that says why there is no answer."""
         return job.interface.Result(request_id=job.goal.request_id, finish_reason='error', error_code=code,
                                     error_msg=sentence)
+
+    @staticmethod
+    def _overloaded(interface: Any, goal: Any, reason: str) -> Any:
+        return interface.Result(
+            request_id=goal.request_id, finish_reason='error', error_code=ErrorCode.OVERLOADED,
+            error_msg=f'{reason}; come back in {RETRY_AFTER_S:.0f} s.', retry_after=RETRY_AFTER_S)
 
     def _prepared(self, job: Job, goal: Any, prompt: str) -> Any:
         """The goal with the expert's notes and the robot's state in front of what it asks."""
@@ -194,9 +205,7 @@ class Answering:
         if job.cancelled():
             return self._failure(job, ErrorCode.CANCELLED, 'Cancelled before an expert node was asked.')
         if self._links.replicas.overloaded():
-            result = self._failure(job, ErrorCode.OVERLOADED, 'Every expert node has a full queue; come back later.')
-            result.retry_after = RETRY_AFTER_S
-            return result
+            return self._overloaded(job.interface, job.goal, 'Every expert node has a full queue')
         state = ', '.join(f'{name}: {how}' for name, how in self._links.replicas.state().items())
         return self._failure(job, ErrorCode.EXPERT_NOT_READY,
                              f'No expert node can be asked ({state}); look at `moe status`.')

@@ -19,7 +19,7 @@ from moe_interfaces.action import ExecuteMotion, GenerateChatCompletions, Genera
 from moe_interfaces.srv import CorrectRoute, ExplainRoute, GetRouterStats, Infer, RoutePrompt
 from moe_router.encoder import Encoder
 from moe_router.notes import NoteIndex
-from moe_router.ros.answering import Answering
+from moe_router.ros.answering import MOST_AT_ONCE, Answering
 from moe_router.ros.calls import FEEDBACK_QOS, SERVICE_QOS
 from moe_router.ros.diagnostics import diagnose
 from moe_router.ros.expert_links import ACTIONS, ExpertLinks
@@ -34,7 +34,7 @@ from moe_router.ros.spinning import spin
 from moe_router.router import Router
 from moe_router.rules import Rules
 
-THREADS = 40  # one per answer that is being relayed and some for the services
+THREADS = MOST_AT_ONCE + 16  # made as they are needed: one per answer that is relayed, some for what it waits for
 
 
 class RouterNode(Node):  # type: ignore[misc]
