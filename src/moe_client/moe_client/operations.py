@@ -202,7 +202,7 @@ OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in [
     ),
     *_actions(
         'experts',
-        ('experts.benchmark', 'BenchmarkExpert', 'benchmark_expert', 'POST', f'{EXPERT}/benchmark', 'manage'),
+        ('experts.benchmark', 'BenchmarkExpert', 'experts/benchmark_expert', 'POST', f'{EXPERT}/benchmark', 'manage'),
     ),
     *_actions(
         'motion',

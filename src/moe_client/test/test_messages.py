@@ -68,5 +68,6 @@ def test_options_of_a_generation_become_its_goal():
 
 
 def test_a_joint_and_degrees_become_a_motion():
-    assert motion_command({'joint': 'pan', 'degrees': 30.0, 'relative': True})['command'] == '{"joint": "pan", "by": 30}'
+    by = motion_command({'joint': 'pan', 'degrees': 30.0, 'relative': True})
+    assert by['command'] == '{"joint": "pan", "by": 30}'
     assert motion_command({'joint': 'tilt', 'degrees': -2.5})['command'] == '{"joint": "tilt", "to": -2.5}'
