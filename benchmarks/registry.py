@@ -71,7 +71,7 @@ class Asker:
         self._thread = threading.Thread(target=self._executor.spin, daemon=True)
         self._thread.start()
 
-    def call(self, interface: Any, name: str, **fields: Any) -> Any:
+    def call(self, interface: Any, name: str, /, **fields: Any) -> Any:
         """Call a service; SystemExit on an error."""
         client = self._clients.get(name)
         if client is None:
