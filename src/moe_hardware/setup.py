@@ -25,6 +25,9 @@ setup(
             'motion_node = moe_hardware.ros.motion_node:main',
             'sim_servos = moe_hardware.simulation.sim_servos:main',
             'sim_imu = moe_hardware.simulation.sim_imu:main',
+            'check_devices = moe_hardware.check_devices:main',
+            'scan_servos = moe_hardware.servo_tool:scan',
+            'set_servo_id = moe_hardware.servo_tool:set_id',
         ],
     },
 )

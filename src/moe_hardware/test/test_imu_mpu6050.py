@@ -85,7 +85,8 @@ def test_a_bus_that_is_unplugged_is_a_fault(driver, bus):
     bus.path.touch()
 
 
-def test_the_node_publishes_it(tmp_path):
+def test_the_node_publishes_it(tmp_path, monkeypatch):
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([os.path.dirname(__file__), os.environ.get('PYTHONPATH', '')]))
     with Graph() as graph, Module(tmp_path / 'node.log', 'mpu6050_process', tmp_path / 'i2c') as process:
         message = graph.listen(Imu, 'imu/data_raw').next()[0]
         assert message.linear_acceleration.z == pytest.approx(9.8, abs=0.5)

@@ -7,9 +7,10 @@ import sys
 import time
 
 import pytest
+from processes import Module, wait_for
 
 from moe_hardware.dynamixel import control_table as ct
-from moe_hardware.dynamixel.bus import Bus
+from moe_hardware.dynamixel.bus import Bus, ServoSilent
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
@@ -62,3 +63,46 @@ def test_a_rate_no_servo_has_is_refused(tmp_path):
                            '--baud-rate', '12345'], capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert 'no 12345 baud' in done.stderr
+
+
+def test_faults_on_demand(tmp_path):
+    link, control = tmp_path / 'servos', tmp_path / 'control'
+    module = 'moe_hardware.simulation.sim_servos'
+    with Module(tmp_path / 'sim.log', module, '--link', link, '--control', control) as sim:
+        wait_for(lambda: link.is_symlink() and control.exists())
+
+        def say(line):
+            with control.open('w') as fifo:
+                fifo.write(line + '\n')
+
+        bus = Bus(str(link), 57600)
+        bus.open()
+        say('voltage 1 9.0')
+        wait_for(lambda: bus.read(1, ct.PRESENT_INPUT_VOLTAGE) == 90)
+        say('error 1 4')
+        wait_for(lambda: bus.read(1, ct.HARDWARE_ERROR_STATUS) == 4)
+        say('mute 2 1')
+        wait_for(lambda: not answers(bus, 2))
+        say('mute 2 0')
+        wait_for(lambda: answers(bus, 2))
+        say('duplicate 2 1')
+        wait_for(lambda: not answers(bus, 2))
+        assert answers(bus, 1)
+        say('nonsense 1')
+        wait_for(lambda: 'Not understood' in sim.output)
+        say('unplug')
+        wait_for(lambda: not link.is_symlink())
+        say('plug')
+        wait_for(link.is_symlink)
+        bus.open()
+        assert answers(bus, 1)
+        bus.close()
+        assert sim.end() == 0
+    assert not control.exists()
+
+
+def answers(bus, servo):
+    try:
+        return bool(bus.ping(servo))
+    except ServoSilent:
+        return False

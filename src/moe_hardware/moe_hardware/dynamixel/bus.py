@@ -14,7 +14,7 @@ from moe_hardware.dynamixel import control_table as ct
 from moe_hardware.dynamixel.control_table import Register
 from moe_hardware.dynamixel.packets import PacketHandler, SyncRead
 from moe_hardware.dynamixel.port import BusPort
-from moe_hardware.errors import HardwareFault
+from moe_hardware.errors import HardwareFault, InvalidCommand
 
 _ERROR_BITS, _ALERT = 0x7F, 0x80
 _ATTEMPTS = 2  # of a request whose answer was lost; every register write here may be repeated
@@ -144,6 +144,24 @@ class Bus:
     def reboot(self, servo: int) -> None:
         """Restart a servo; it is silent for some tenths of a second and comes back with its torque off."""
         self._ask(servo, 'reboot', lambda: (None, *self._packets.reboot(self._port, servo)), attempts=1)
+
+    def set_id(self, old: int, new: int) -> None:
+        """Give a servo another id, with its torque off. Raises InvalidCommand when it cannot be."""
+        if not all(0 <= one <= ct.ID.maximum for one in (old, new)) or old == new:
+            raise InvalidCommand(f'The id cannot be changed from {old} to {new}; give two different ones of 0 to '
+                                 f'{ct.ID.maximum}.')
+        self.ping(old)
+        try:
+            self.ping(new)
+        except ServoSilent:
+            pass
+        else:
+            raise InvalidCommand(f'A servo answers as {new} already; two with one id garble each other. Give another.')
+        self.write(old, ct.TORQUE_ENABLE, 0)
+        self.write(old, ct.BUS_WATCHDOG, 0)
+        self._ask(old, f'write id := {new}', lambda: (None, *self._packets.writeTxRx(
+            self._port, old, ct.ID.address, ct.ID.size, [new])), attempts=1)
+        self.ping(new)
 
     def sync_read(self, servos: Iterable[int], first: Register, last: Register) -> tuple[dict[int, bytes], set[int]]:
         """Read the bytes from one register to another of several servos at once.

@@ -54,7 +54,7 @@ class BusLoop:
         self._commands = commands
         self._publish, self._inform, self._warn = publish, inform, warn
         self._bus = Bus(settings.port_name, settings.baud_rate)
-        self._servos = {name: Servo(joint, self._bus, settings.watchdog_ms)
+        self._servos = {name: Servo(joint, self._bus, settings.watchdog_ms, settings.return_delay_us)
                         for name, joint in settings.joints.items()}
         self._movement: Movement | None = None
         self._due = self._probe_due = 0.0
@@ -189,9 +189,12 @@ class BusLoop:
                 self.end_movement(HardwareFault(f'{name} {what}; look at /diagnostics, check its cable and load.'))
                 return
             away[name] = abs(servo.position - goal)
+        name = max(away, key=lambda one: away[one])
+        if movement.elapsed > movement.lifetime and away[name] > self._settings.goal_tolerance:
+            self.end_movement(MotionCancelled(f'No command came for {movement.lifetime:.2f} s; the joints hold.'))
+            return
         if movement.elapsed < movement.trajectory.duration:
             return
-        name = max(away, key=lambda one: away[one])
         if away[name] <= self._settings.goal_tolerance:
             self._movement = None
             movement.finish()
@@ -200,8 +203,11 @@ class BusLoop:
                 f'{name} stopped {math.degrees(away[name]):.1f} degrees before its goal; see what blocks it.'))
 
     def begin(self, goal: Mapping[str, float], make: MakeTrajectory,
-              path: Iterable[Mapping[str, float]] = ()) -> Movement:
-        """Begin a movement, in the bus thread; its first goal is written before this returns."""
+              path: Iterable[Mapping[str, float]] = (), lifetime: float = math.inf) -> Movement:
+        """Begin a movement, in the bus thread; its first goal is written before this returns.
+
+        One with a lifetime belongs to a stream: it goes on from where the joints were commanded to.
+        """
         self.emergency_stop.check()
         servos = self.online(list(goal))
         for servo in servos:
@@ -210,10 +216,15 @@ class BusLoop:
         joints = {servo.joint.name: servo.joint for servo in servos}
         for point in (goal, *path):  # again, against the limits that the servos themselves have
             limits.check_positions(joints, list(point), list(point.values()))
-        trajectory = make({servo.joint.name: servo.hold_position() for servo in servos}, joints)
-        if self._movement is not None:
-            self.end_movement(MotionCancelled('A newer command replaced the movement.'))
-        self._movement = movement = Movement(trajectory)
+        streamed = self._movement is not None and math.isfinite(lifetime) and math.isfinite(self._movement.lifetime)
+        trajectory = make({servo.joint.name: servo.setpoint if streamed else servo.hold_position()
+                           for servo in servos}, joints)
+        replaced = MotionCancelled('A newer command replaced the movement.')
+        if self._movement is not None and streamed and set(self._movement.trajectory.goal) <= set(goal):
+            self._movement.finish(replaced)  # without a stop in between
+        else:
+            self.end_movement(replaced)
+        self._movement = movement = Movement(trajectory, lifetime)
         self._write_goals(movement)
         return movement
 
@@ -314,6 +325,16 @@ class BusLoop:
             for servo in self._servos.values():
                 servo.heard_at = time.monotonic()
             self._try_each(self._servos.values(), Servo.rearm)
+
+    def set_id(self, old: int, new: int) -> None:
+        """Give a servo another id; its torque goes off, because the id is locked while it is on."""
+        if self._movement is not None:
+            raise InvalidCommand('A movement is under way; stop it before an id is changed.')
+        self._bus.set_id(old, new)
+        for servo in self._servos.values():
+            if servo.id in (old, new):
+                servo.lose()  # who answers to its id now is found out like anything new
+        self._report()
 
     def _lose(self, servo: Servo) -> None:
         self._warn(f'{servo.joint.name} (servo {servo.id}) does not answer any more; check its power and cable.')

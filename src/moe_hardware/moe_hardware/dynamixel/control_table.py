@@ -17,7 +17,7 @@ VOLTAGE_UNIT = 0.1  # [V] per count
 WATCHDOG_UNIT_MS = 20  # per count of register 98
 WATCHDOG_LIMIT = 127  # largest count of register 98
 WATCHDOG_ERROR = -1  # register 98 after it has stopped the servo
-RETURN_DELAY_UNIT_S = 2e-6  # per count of register 9
+RETURN_DELAY_UNIT_US = 2  # per count of register 9
 
 POSITION_MODE = 3  # register 11
 TIME_BASED_PROFILE = 0x04  # bit of register 10: profile velocity is a time then

@@ -104,6 +104,19 @@ class ServoController:
 
         return self._call(lambda: self._loop.begin(goal, make))
 
+    def command(self, positions: Sequence[float]) -> Movement:
+        """Send all joints straight to positions [rad], one of a stream; see Settings.command_timeout_s.
+
+        Each joint goes at its max_velocity at most, from where the last command of the stream has brought it.
+        """
+        goal = limits.check_positions(self._settings.joints, list(self._settings.joints), positions)
+
+        def make(start: Mapping[str, float], joints: Mapping[str, Joint]) -> Trajectory:
+            longest = max(abs(goal[name] - start[name]) / joints[name].max_velocity for name in goal)
+            return Waypoints(start, [max(longest, 1.0 / self._settings.rate)], [goal])
+
+        return self._call(lambda: self._loop.begin(goal, make, lifetime=self._settings.command_timeout_s))
+
     def follow(self, names: Sequence[str], times: Sequence[float], points: Sequence[Sequence[float]]) -> Movement:
         """Follow points [rad] at times [s] from now; one point at time 0 is gone to as fast as allowed."""
         limits.check_names(self._settings.joints, names)
@@ -154,6 +167,10 @@ class ServoController:
         """Look for servos at baud rates (none: 57600, 115200 and 1000000); refused while something moves."""
         rates = list(baud_rates) or list(DEFAULT_BAUD_RATES)
         return self._call(lambda: self._loop.scan(rates), COMMAND_TIMEOUT_S + _SCAN_S * len(rates))
+
+    def set_id(self, old: int, new: int) -> None:
+        """Give the servo with one bus id another; its torque goes off."""
+        self._call(lambda: self._loop.set_id(old, new))
 
     def _named(self, names: Sequence[str]) -> list[str]:
         if names:

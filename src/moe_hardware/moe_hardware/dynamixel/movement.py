@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 
@@ -14,10 +15,12 @@ class Movement:
 
     Args:
         trajectory: of it.
+        lifetime: ends where it is after so long [s], unless it has arrived; for a stream whose sender may have died.
     """
 
-    def __init__(self, trajectory: Trajectory) -> None:
+    def __init__(self, trajectory: Trajectory, lifetime: float = math.inf) -> None:
         self.trajectory = trajectory
+        self.lifetime = lifetime
         self._begin = time.monotonic()
         self._done = threading.Event()
         self.error: MotionError | None = None

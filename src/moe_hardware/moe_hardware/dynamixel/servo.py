@@ -36,13 +36,15 @@ class Servo:
         joint: it moves.
         bus: it is on.
         watchdog_ms: of register 98 [ms], 0 = off.
+        return_delay_us: of register 9 [us], how long the servo waits before it answers; -1 = as it is.
     """
 
-    def __init__(self, joint: Joint, bus: Bus, watchdog_ms: int) -> None:
+    def __init__(self, joint: Joint, bus: Bus, watchdog_ms: int, return_delay_us: int = -1) -> None:
         self.configured = joint
         self.joint = joint  # with the servo's own limits once they are read
         self._bus = bus
         self._watchdog = min(ct.WATCHDOG_LIMIT, -(-watchdog_ms // ct.WATCHDOG_UNIT_MS))
+        self._return_delay = return_delay_us // ct.RETURN_DELAY_UNIT_US
         self.online = False
         self.torque = False
         self.torque_wanted = True
@@ -70,6 +72,10 @@ class Servo:
         if self._bus.read(self.id, ct.OPERATING_MODE) != ct.POSITION_MODE:
             self.release()  # the mode is locked while torque is on
             self._bus.write(self.id, ct.OPERATING_MODE, ct.POSITION_MODE)
+        # Only while it holds nothing: the register is locked while the torque is on, and a saved ms drops no arm.
+        if (self._return_delay >= 0 and not self.torque
+                and self._bus.read(self.id, ct.RETURN_DELAY_TIME) != self._return_delay):
+            self._bus.write(self.id, ct.RETURN_DELAY_TIME, self._return_delay)
         ends = [self.configured.radians(self._bus.read(self.id, register))
                 for register in (ct.MIN_POSITION_LIMIT, ct.MAX_POSITION_LIMIT)]
         self.joint = replace(self.configured, minimum=max(self.configured.minimum, min(ends)),

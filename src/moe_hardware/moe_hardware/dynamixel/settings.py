@@ -20,6 +20,8 @@ class Settings:
         rate: of the cycle that reads all positions and writes the goals of a movement [Hz].
         vital_limits: of every servo.
         watchdog_ms: a servo that hears nothing for so long stops by itself [ms]; 0 = off.
+        return_delay_us: how long a servo waits before it answers [us]; -1 = as it is set.
+        command_timeout_s: a motion by streamed commands ends so long after the last of them [s].
         torque_off_on_shutdown: at the end of the node, else the servos hold where they are.
         estop_releases_torque: on an e-stop, else the servos hold where they are.
         goal_tolerance: a movement has arrived this near its goal [rad].
@@ -32,6 +34,8 @@ class Settings:
     rate: float = 50.0
     vital_limits: VitalLimits = field(default_factory=VitalLimits)
     watchdog_ms: int = 500
+    return_delay_us: int = 0
+    command_timeout_s: float = 0.5
     torque_off_on_shutdown: bool = True
     estop_releases_torque: bool = False
     goal_tolerance: float = 0.03

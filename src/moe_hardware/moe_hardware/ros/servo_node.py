@@ -18,6 +18,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -28,11 +29,12 @@ from moe_hardware.dynamixel.settings import Settings
 from moe_hardware.dynamixel.vitals import VitalLimits
 from moe_hardware.errors import MotionCancelled, MotionError
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
+from moe_hardware.ros.follow_joint_trajectory import FollowJointTrajectory, TrajectoryServer
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoInfo, ServoState, ServoStates
-from moe_interfaces.srv import RebootServos, ScanServos, SetTorque
+from moe_interfaces.srv import RebootServos, ScanServos, SetServoId, SetTorque
 
 SERVICE_QOS = QoSProfile(depth=100)
 STATES_PERIOD_S = 0.1
@@ -57,14 +59,18 @@ class ServoNode(ManagedNode):
         group = ReentrantCallbackGroup()
         self.create_subscription(JointTrajectory, 'joint_trajectory', self._follow, 10,
                                  callback_group=MutuallyExclusiveCallbackGroup())  # in the order they come
+        self.create_subscription(Float64MultiArray, 'commands', self._command, 1,
+                                 callback_group=MutuallyExclusiveCallbackGroup())
         self._move_joints = ActionServer(
             self, MoveJoints, 'move_joints', self._move, callback_group=group,
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
             goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
         for interface, name, handle in (
                 (SetTorque, 'set_torque', self._set_torque), (RebootServos, 'reboot', self._reboot),
-                (ScanServos, 'scan_servos', self._scan)):
+                (ScanServos, 'scan_servos', self._scan), (SetServoId, 'set_servo_id', self._set_id)):
             self.create_service(interface, name, self._answer(handle), qos_profile=SERVICE_QOS, callback_group=group)
+        if FollowJointTrajectory is not None:
+            self._follow_joint_trajectory = TrajectoryServer(self, self._controller, group)
         for name, act in (('estop', self._estop), ('reset_estop', self._reset_estop), ('stop_motion', self._stop)):
             self.create_service(Trigger, name, self._trigger(act), qos_profile=SERVICE_QOS, callback_group=group)
         self.create_timer(IDLE_STATES_PERIOD_S, self._publish_idle_states,
@@ -115,6 +121,10 @@ class ServoNode(ManagedNode):
                 low_voltage=get('low_voltage', 10.0, 'below is a warning [V]', 0.0, 100.0)),
             watchdog_ms=get('bus_watchdog_ms', 500, 'a servo that hears nothing for so long stops; 0 = off [ms]',
                             0, 2540),
+            return_delay_us=get('return_delay_time', 0, 'how long a servo waits before it answers; written where it '
+                                'differs and the torque is off, -1 = never [us]', -1, 508),
+            command_timeout_s=get('command_timeout', 0.5, 'a motion by `commands` ends where it is so long after the '
+                                  'last of them [s]', 0.02, 3600.0),
             torque_off_on_shutdown=get('torque_off_on_shutdown', True, 'else the servos hold where they are'),
             estop_releases_torque=get('estop_releases_torque', False, 'else an e-stop holds where the joints are'),
             goal_tolerance=get('goal_tolerance', 0.03, 'a movement has arrived this near its goal [rad]', 0.0, 1.0),
@@ -234,6 +244,12 @@ class ServoNode(ManagedNode):
         except MotionError as refusal:
             self._refused(refusal)
 
+    def _command(self, message: Float64MultiArray) -> None:
+        try:
+            self._controller.command(list(message.data))
+        except MotionError as refusal:
+            self._refused(refusal)
+
     @staticmethod
     def _answer(handle: Callable[[Any, Any], None]) -> Callable[[Any, Any], Any]:
         """Wrap a handler: errors become code and sentence."""
@@ -261,6 +277,10 @@ class ServoNode(ManagedNode):
 
     def _reboot(self, request: RebootServos.Request, _response: RebootServos.Response) -> None:
         self._controller.reboot(list(request.joint_names))
+
+    def _set_id(self, request: SetServoId.Request, _response: SetServoId.Response) -> None:
+        self._controller.set_id(request.old_id, request.new_id)
+        self.get_logger().info(f'Servo {request.old_id} is servo {request.new_id} now.')
 
     def _scan(self, request: ScanServos.Request, response: ScanServos.Response) -> None:
         response.servos = [

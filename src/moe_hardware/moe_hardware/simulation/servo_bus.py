@@ -39,8 +39,8 @@ class SimulatedBus:
         fault_rate: share of answers that the line damages, 0..1; `line.rate` changes it.
         seed: of those damages.
 
-    Faults: set the attributes of `servos[id]`; call corrupt(), delay(), split() and inject() for the line, unplug() and
-    plug().
+    Faults: set the attributes of `servos[id]`; call corrupt(), delay(), split(), duplicate() and inject() for the line,
+    unplug() and plug().
     """
 
     def __init__(self, ids: Iterable[int] = (1, 2), link: Path | None = None, baud_rate: int = 57600,
@@ -60,6 +60,7 @@ class SimulatedBus:
         self._corrupt = 0
         self._delays: list[float] = []
         self._split_s = 0.0
+        self._doubled: set[int] = set()
         self.line = Line(self.inject, fault_rate, seed, tuple(Damage), late_s=LATE_S)
         self._stop = threading.Event()
         self._terminal: PseudoTerminal | None = None
@@ -113,6 +114,10 @@ class SimulatedBus:
         """Send every packet in two pieces with a pause between [s]; 0 ends it."""
         self._split_s = seconds
 
+    def duplicate(self, servo: int, there: bool = True) -> None:
+        """Have a second servo answer as this one, at the same time: what arrives is garbled."""
+        (self._doubled.add if there else self._doubled.discard)(servo)
+
     def inject(self, data: bytes) -> None:
         """Put bytes on the line that no servo sent."""
         if self._terminal is not None:
@@ -138,8 +143,10 @@ class SimulatedBus:
         if self._wire_timing:
             count = len(request.parameters) + 10 + sum(len(answer) for answer in answers)
             pause = max((one.get(ct.RETURN_DELAY_TIME) for one in self.servos.values()), default=0)
-            time.sleep(count * 10.0 / baud_rate + len(answers) * pause * ct.RETURN_DELAY_UNIT_S)
+            time.sleep(count * 10.0 / baud_rate + len(answers) * pause * ct.RETURN_DELAY_UNIT_US * 1e-6)
         for answer in answers:
+            if answer[4] in self._doubled:  # low wins on the wire, and the other is a little later
+                answer = bytes(one & other for one, other in zip(answer, answer[-1:] + answer))
             if self._corrupt:
                 self._corrupt -= 1
                 answer = answer[:-1] + bytes((answer[-1] ^ 0x5A,))
