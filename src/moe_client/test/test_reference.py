@@ -16,7 +16,7 @@ from moe_client.cli.reference import reference
 
 DOCS = Path(__file__).resolve().parents[3] / 'docs'
 NOT_RUN = ('moe up', 'moe logs -f', 'moe registry psql')  # go on, or become another program
-COMMANDS = [line.split(' | ', 1)[0].replace('\\', '').strip() for line in re.findall(
+COMMANDS = [line.replace('\\', '').split(' | ', 1)[0].strip() for line in re.findall(
     r'\| `(moe [^`]+)` \|$', (DOCS / 'from-the-guide.md').read_text(), re.MULTILINE)]
 
 
