@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import multiprocessing
 import os
@@ -50,7 +51,8 @@ def process(module: str, *arguments: object, **environment: str) -> Iterator[sub
 @contextlib.contextmanager
 def simulated_servos(folder: Path, timing: str, ids: range = SERVOS) -> Iterator[tuple[Path, Path]]:
     """Simulated servos in a process of their own; gives the link and the journal."""
-    link, journal = folder / f'servos_{timing}', folder / f'{timing}.jsonl'
+    folder = Path(tempfile.mkdtemp(dir=folder))
+    link, journal = folder / 'servos', folder / 'journal.jsonl'
     with process('simulation.sim_servos', '--ids', *ids, '--link', link, '--journal', journal,
                  '--baud-rate', FAST, '--timing', timing):
         until(link.is_symlink, 'the simulated servos')
@@ -200,16 +202,190 @@ def fault_figures(folder: Path, quick: bool) -> list[Figure]:
         Figure('  wall time', time.monotonic() - begin, 's')]
 
 
+# --- images --------------------------------------------------------------------------------------------------------
+
+class Listener:
+    """A node of this process that keeps when each message came, by its stamp [ns]."""
+
+    def __init__(self, topics: dict[str, tuple[type, Any]]) -> None:
+        import rclpy
+        from rclpy.executors import SingleThreadedExecutor
+
+        self.arrivals: dict[str, dict[int, int]] = {topic: {} for topic in topics}
+        rclpy.init()
+        self.node = rclpy.create_node('benchmark', namespace='moe')
+        for topic, (interface, qos) in topics.items():
+            self.node.create_subscription(interface, topic, self._keep(self.arrivals[topic]), qos)
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self.node)
+
+    @staticmethod
+    def _keep(arrivals: dict[int, int]) -> Callable[[Any], None]:
+        def keep(message: Any) -> None:
+            arrivals[message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec] = time.time_ns()
+        return keep
+
+    def spin(self, until_true: Callable[[], bool]) -> None:
+        """Take messages until a condition is true."""
+        while not until_true():
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def close(self) -> None:
+        """End the node."""
+        import rclpy
+
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def shipped_environment() -> dict[str, str]:
+    """What the suite starts its camera node with."""
+    from moe_bringup.process_table import process_table
+
+    return next(dict(row.environment) for row in process_table(True) if row.name == 'camera')
+
+
+def image_figures(_folder: Path, quick: bool) -> list[Figure]:
+    """Images of the camera node to a best-effort subscriber here; the small, reliable camera_info says what was sent."""
+    from rclpy.qos import QoSProfile, qos_profile_sensor_data
+    from sensor_msgs.msg import CameraInfo, Image
+
+    seconds, rate = (10.0 if quick else 60.0), 30.0
+    with process('ros.camera_node', '--ros-args', '-r', '__ns:=/moe', '-p', 'video_device:=synthetic', '-p',
+                 f'framerate:={rate}', '-p', f'image_width:={WIDTH}', '-p', f'image_height:={HEIGHT}',
+                 **shipped_environment()):
+        listener = Listener({'image_raw': (Image, qos_profile_sensor_data), 'camera_info': (
+            CameraInfo, QoSProfile(depth=1000))})
+        images, sent = listener.arrivals['image_raw'], listener.arrivals['camera_info']
+        listener.spin(lambda: len(images) > rate)  # discovery is over
+        begin, end = time.time_ns(), time.monotonic() + seconds
+        listener.spin(lambda: time.monotonic() > end)
+        listener.close()
+    stamps = [stamp for stamp in sent if begin <= stamp <= time.time_ns() - 500_000_000]
+    missing = sum(stamp not in images for stamp in stamps)
+    latencies = [(images[stamp] - stamp) / 1e6 for stamp in stamps if stamp in images]
+    p99 = float(np.percentile(latencies, 99))
+    return [
+        Figure(f'images 640x480 at {rate:.0f} Hz, best effort, other process: sent', len(stamps) / seconds, 'Hz'),
+        Figure('  lost', 100 * missing / len(stamps), '%', '<= 1', missing <= 0.01 * len(stamps)),
+        Figure('  capture to callback', float(np.median(latencies)), 'ms', 'p99 <= 30', p99 <= 30.0, p99)]
+
+
+# --- the camera ----------------------------------------------------------------------------------------------------
+
+def camera_figures(folder: Path, quick: bool) -> list[Figure]:
+    """Read, fill, encode and publish in this process, as fast as it goes, with a subscriber to both in another."""
+    import cv2
+    import rclpy
+    from builtin_interfaces.msg import Time
+    from sensor_msgs.msg import CompressedImage, Image
+
+    from moe_hardware.camera.source import Kind
+    from moe_hardware.camera.video import RecordingSource
+    from moe_hardware.ros import image_conversion
+    from moe_hardware.ros.publishing import SENSOR_QOS
+
+    path = folder / 'camera.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 30.0, (WIDTH, HEIGHT))
+    noise = np.random.default_rng(1).integers(0, 40, (HEIGHT, WIDTH, 3), np.uint8)
+    ramp = np.linspace(0, 200, WIDTH).astype(np.uint8)[None, :, None]
+    for number in range(60):
+        writer.write(np.roll(ramp, 9 * number, axis=1) + noise)
+    writer.release()
+    source = RecordingSource(str(path), Kind.FILE, True, 2.0)
+    source.open()
+    os.environ.update(shipped_environment())
+    listening = subprocess.Popen([sys.executable, __file__, '--listen'])
+    rclpy.init()
+    node = rclpy.create_node('camera', namespace='moe')
+    raw = node.create_publisher(Image, 'image_raw', SENSOR_QOS)
+    compressed = node.create_publisher(CompressedImage, 'image_raw/compressed', SENSOR_QOS)
+    rows: list[list[float]] = []
+    try:
+        until(lambda: raw.get_subscription_count() and compressed.get_subscription_count(), 'the subscriber')
+        for number in range(60 if quick else 600):
+            marks = [time.monotonic()]
+            source.wait()
+            image = source.image()
+            marks.append(time.monotonic())
+            head = image_conversion.header(Time(sec=number), 'camera_optical_frame')
+            filled = image_conversion.image_message(image, head)
+            marks.append(time.monotonic())
+            raw.publish(filled)
+            marks.append(time.monotonic())
+            compressed.publish(image_conversion.compressed_message(image, 80, head))
+            marks.append(time.monotonic())
+            rows.append([1000 * (later - earlier) for earlier, later in itertools.pairwise(marks)])
+    finally:
+        listening.terminate()
+        listening.wait()
+        node.destroy_node()
+        rclpy.try_shutdown()
+        source.close()
+    stages = list(zip(*rows))
+    whole = [sum(row) for row in rows]
+    rate = 1000.0 / (sum(whole) / len(whole))
+    names = ('read and decode MJPEG', 'fill image_raw', 'publish image_raw', 'encode and publish compressed')
+    return [Figure('camera pipeline 640x480, raw and compressed', rate, 'Hz', '>= 43', rate >= 43),
+            Figure('  head-room over 30 Hz', rate / 30.0, 'x'), figure('  a frame', whole, 'ms'),
+            *(figure(f'  {name}', stage, 'ms') for name, stage in zip(names, stages))]
+
+
+def listen() -> None:
+    """Take images of both topics until SIGTERM; the other process of camera_figures()."""
+    from rclpy.qos import qos_profile_sensor_data
+    from sensor_msgs.msg import CompressedImage, Image
+
+    Listener({'image_raw': (Image, qos_profile_sensor_data), 'image_raw/compressed': (
+        CompressedImage, qos_profile_sensor_data)}).spin(lambda: False)
+
+
+# --- a command's way -----------------------------------------------------------------------------------------------
+
+def command_figures(folder: Path, quick: bool) -> list[Figure]:
+    """From a command published here to its goal in the simulated servos' journal; one machine, one monotonic clock."""
+    import rclpy
+    from std_msgs.msg import Float64MultiArray
+
+    with simulated_servos(folder, 'wire', range(1, 3)) as (link, journal), \
+            process('ros.servo_node', '--ros-args', '-r', '__ns:=/moe', '-p', f'port_name:={link}',
+                    '-p', f'baud_rate:={FAST}', '-p', 'publish_rate:=100.0'):
+        rclpy.init()
+        node = rclpy.create_node('benchmark', namespace='moe')
+        publisher = node.create_publisher(Float64MultiArray, 'commands', 1)
+        until(publisher.get_subscription_count, 'the servo node')
+        until(lambda: '"torque_enable"' in journal.read_text(), 'torque')
+        time.sleep(1.0)
+        sent = []
+        for number in range(50 if quick else 500):
+            sent.append(time.monotonic())
+            publisher.publish(Float64MultiArray(data=[0.2 * (-1) ** number, 0.0]))
+            time.sleep(random.Random(number).uniform(0.25, 0.35))  # the motion before is over; no fixed phase
+        node.destroy_node()
+        rclpy.try_shutdown()
+        reached = [line['monotonic'] for line in goals(journal) if line['id'] == 1]
+    found = [1000 * (min(time_ for time_ in reached if time_ > begin) - begin) for begin in sent]
+    p99 = float(np.percentile(found, 99))
+    return [Figure('command published to goal on the bus', float(np.median(found)), 'ms', 'p99 <= 20', p99 <= 20.0,
+                   p99)]
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument('--quick', action='store_true', help='short runs')
+    parser.add_argument('--listen', action='store_true', help=argparse.SUPPRESS)
     parts: dict[str, Callable[[Path, bool], list[Figure]]] = {
-        'loop': loop_figures, 'faults': fault_figures}
+        'loop': loop_figures, 'command': command_figures, 'images': image_figures, 'camera': camera_figures,
+        'faults': fault_figures}
     parser.add_argument('--only', nargs='+', choices=parts, default=list(parts), metavar='PART',
                         help=f'of {", ".join(parts)}')
     options = parser.parse_args()
     os.environ.setdefault('ROS_DOMAIN_ID', '88')
+    if options.listen:
+        listen()
+        return
     figures = []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:

@@ -2,10 +2,12 @@
 
 import threading
 
+import numpy
 import pytest
 from recordings import write_video
 
-from moe_hardware.camera.capture import Capture, Settings
+from moe_hardware.camera.capture import Capture, Settings, Wanted
+from moe_hardware.camera.opencv import cv2
 from moe_hardware.camera.source import Format
 from moe_hardware.errors import HardwareFault
 
@@ -14,9 +16,14 @@ class Recorder:
     """A capture of a device, stepped by hand; its stamps count up."""
 
     def __init__(self, video_device, rate=200.0, loop=True):
-        self.frames, self.wanted, self.stamps = [], True, 0
+        self.jpegs = []
+        self.frames, self.wanted, self.stamps = [], Wanted(image=True), 0
         self.capture = Capture(Settings(str(video_device), Format(64, 48, rate), 1.0, loop), self.now,
-                               lambda: self.wanted, lambda *frame: self.frames.append(frame))
+                               lambda: self.wanted, self.take)
+
+    def take(self, frame, actual, stamp):
+        self.frames.append((frame.image, actual, stamp))
+        self.jpegs.append(frame.jpeg)
 
     def now(self):
         self.stamps += 1
@@ -45,9 +52,9 @@ def test_every_frame_comes_with_its_size_and_stamp(recorder):
 
 
 def test_frames_nobody_wants_are_not_decoded_and_flow_on(recorder):
-    recorder.wanted = False
+    recorder.wanted = Wanted()
     recorder.step(2)
-    recorder.wanted = True
+    recorder.wanted = Wanted(image=True)
     recorder.step()
     assert [image is None for image, _, _ in recorder.frames] == [True, True, False]
     assert round(float(recorder.frames[2][0].mean()) / 40) == 2
@@ -91,3 +98,22 @@ def test_the_synthetic_scene_has_the_wanted_format():
     recorder.capture.open()
     recorder.step()
     assert recorder.frames[0][0].shape == (48, 64, 3) and recorder.capture.actual == Format(64, 48, 200.0)
+
+
+def test_the_jpeg_of_the_source_is_passed_on_undecoded(recorder):
+    recorder.wanted = Wanted(jpeg=True)
+    recorder.step()
+    recorder.wanted = Wanted(image=True, jpeg=True)
+    recorder.step()
+    assert recorder.frames[0][0] is None and bytes(recorder.jpegs[0][:2]) == b'\xff\xd8'
+    image, jpeg = recorder.frames[1][0], recorder.jpegs[1]
+    assert numpy.array_equal(cv2.imdecode(jpeg, cv2.IMREAD_COLOR), image)
+    assert round(float(image.mean()) / 40) == 1
+
+
+def test_what_is_no_jpeg_is_decoded_for_who_wants_one():
+    recorder = Recorder('synthetic')
+    recorder.capture.open()
+    recorder.wanted = Wanted(jpeg=True)
+    recorder.step()
+    assert recorder.frames[0][0].shape == (48, 64, 3) and recorder.jpegs == [None]

@@ -1,5 +1,6 @@
 """The command sim_servos as a process."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -55,7 +56,8 @@ def test_a_signal_waits_for_the_driver_to_take_the_torque_off(tmp_path):
     finally:
         process.kill()
         process.communicate()
-    assert [json.loads(line)['value'] for line in journal.read_text().splitlines()] == [1, 0]
+    values = [json.loads(line)['value'] for line in journal.read_text().splitlines()]
+    assert [value for value, _ in itertools.groupby(values)] == [1, 0]  # a write whose answer is late is repeated
 
 
 def test_a_rate_no_servo_has_is_refused(tmp_path):

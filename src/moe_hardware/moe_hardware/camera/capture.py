@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from moe_hardware.camera.source import Format, Image, Kind, Source, expanded, kind_of
+from moe_hardware.camera.source import Format, Image, Jpeg, Kind, Source, expanded, kind_of
 from moe_hardware.camera.synthetic import SyntheticSource
 from moe_hardware.camera.video import DeviceSource, RecordingEnded, RecordingSource
 from moe_hardware.errors import HardwareFault
@@ -24,18 +24,34 @@ class Settings:
     loop: bool  # begin a file again at its end
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """In which forms somebody wants a frame."""
+
+    image: bool = False
+    jpeg: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A frame in the forms that were wanted and could be had: an image, the camera's own JPEG file."""
+
+    image: Image | None = None
+    jpeg: Jpeg | None = None
+
+
 class Capture:
     """A device for DeviceThread that reads frames and hands them on, in the device's thread.
 
     Args:
         settings: see there.
         now: stamp of a frame [ns].
-        wanted: asked for each frame whether it is to be decoded; otherwise None is handed on instead.
-        publish: takes each frame, its size and its stamp [ns].
+        wanted: asked for each frame in which forms it is wanted.
+        publish: takes each frame in those forms, its size and its stamp [ns].
     """
 
-    def __init__(self, settings: Settings, now: Callable[[], int], wanted: Callable[[], bool],
-                 publish: Callable[[Image | None, Format, int], None]) -> None:
+    def __init__(self, settings: Settings, now: Callable[[], int], wanted: Callable[[], Wanted],
+                 publish: Callable[[Frame, Format, int], None]) -> None:
         self.settings = settings
         self.enabled = True  # False: the source stays open, nothing is handed on
         self.actual: Format | None = None  # while it is open
@@ -81,8 +97,11 @@ class Capture:
         self._seen = time.monotonic()
         if not self.enabled or (source.live and self._too_early()):
             return
+        wanted = self._wanted()
+        # A camera's own JPEG is passed on as it is, and then nothing needs to be decoded for it.
+        jpeg = source.jpeg() if wanted.jpeg else None
         image = None
-        if self._wanted():
+        if wanted.image or (wanted.jpeg and jpeg is None):
             image = source.image()
             if image is None:
                 self.undecodable += 1
@@ -91,7 +110,7 @@ class Capture:
                 actual = Format(image.shape[1], image.shape[0], actual.rate, actual.pixel_format)
                 self.actual = actual
         self.meter.tick()
-        self._publish(image, actual, stamp_ns)
+        self._publish(Frame(image, jpeg), actual, stamp_ns)
 
     def _next(self, source: Source) -> bool:
         try:

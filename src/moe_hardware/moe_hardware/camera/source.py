@@ -17,6 +17,7 @@ from moe_hardware import device_access
 from moe_hardware.errors import HardwareFault
 
 Image = NDArray[numpy.uint8]  # height x width x 3, blue-green-red, contiguous
+Jpeg = NDArray[numpy.uint8]  # bytes of a JPEG file
 
 PLUG = 'plug in the camera or set video_device (see ls /dev/video*)'
 
@@ -44,6 +45,9 @@ class Source(Protocol):
 
     def image(self) -> Image | None:
         """Return the frame that wait() found, as an array of its own; None when it cannot be decoded."""
+
+    def jpeg(self) -> Jpeg | None:
+        """Return the frame that wait() found as the device sent it, where that is a JPEG file; None otherwise."""
 
     def close(self) -> None:
         """Let go of the source."""

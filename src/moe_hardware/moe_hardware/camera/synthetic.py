@@ -8,7 +8,7 @@ import time
 import numpy
 
 from moe_hardware.camera.opencv import cv2
-from moe_hardware.camera.source import Format, Image
+from moe_hardware.camera.source import Format, Image, Jpeg
 
 _BALL_PERIOD_S, _SWEEP_PERIOD_S = 4.0, 10.0
 
@@ -57,6 +57,10 @@ class SyntheticSource:
         cv2.putText(image, f'synthetic {self._count:06d} {seconds:9.2f} s', (8, 20), cv2.FONT_HERSHEY_SIMPLEX, 0.5,
                     (20, 20, 20), 1)
         return image
+
+    def jpeg(self) -> Jpeg | None:
+        """Say that the scene is drawn, not compressed."""
+        return None
 
     def close(self) -> None:
         """Forget the background."""

@@ -11,13 +11,14 @@ import numpy
 
 from moe_hardware import device_access
 from moe_hardware.camera.opencv import cv2
-from moe_hardware.camera.source import PLUG, Format, Image, Kind
+from moe_hardware.camera.source import PLUG, Format, Image, Jpeg, Kind
 from moe_hardware.errors import HardwareFault
 
 _VIDIOC_QUERYCAP = 0x80685600  # linux/videodev2.h
 _FOURCC = {'mjpeg': 'MJPG', 'mjpg': 'MJPG', 'yuyv': 'YUYV', 'yuv422': 'YUYV', 'uyvy': 'UYVY', 'm420': 'M420',
            'nv12': 'NV12', 'mono8': 'GREY', 'grey': 'GREY', 'rgb8': 'RGB3', 'h264': 'H264'}
 _LONGEST_OPEN_MS = 5000
+_JPEG_BEGIN = (0xFF, 0xD8)
 
 
 class DeviceSource:
@@ -33,6 +34,7 @@ class DeviceSource:
     def __init__(self, path: str, wanted: Format) -> None:
         self._path, self._wanted = path, wanted
         self._capture: Any = None
+        self._passes = False  # frames come as the JPEG files that the camera makes
 
     def open(self) -> Format:
         """Open the camera. Raises HardwareFault: absent, busy, no permission, no camera."""
@@ -50,7 +52,9 @@ class DeviceSource:
         self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, self._wanted.width)
         self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, self._wanted.height)
         self._capture.set(cv2.CAP_PROP_FPS, self._wanted.rate)
-        return _actual(self._capture)
+        actual = _actual(self._capture)
+        self._passes = actual.pixel_format == 'MJPG' and bool(self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0))
+        return actual
 
     def wait(self) -> bool:
         """Wait for a frame, a second at most. Raises HardwareFault when the camera was unplugged."""
@@ -62,7 +66,11 @@ class DeviceSource:
 
     def image(self) -> Image | None:
         """Decode the frame."""
-        return _retrieve(self._capture)
+        return _retrieve(self._capture, self._passes)
+
+    def jpeg(self) -> Jpeg | None:
+        """Return the frame undecoded, where it is a JPEG file."""
+        return _raw(self._capture) if self._passes else None
 
     def close(self) -> None:
         """Give the camera back."""
@@ -85,6 +93,7 @@ class RecordingSource:
         self.live = kind == Kind.URL
         self._name, self._kind, self._loop, self._timeout_s = name, kind, loop, timeout_s
         self._capture: Any = None
+        self._passes = False  # frames come as the JPEG files of the recording
         self._count = 0
 
     def open(self) -> Format:
@@ -98,7 +107,10 @@ class RecordingSource:
         self._count = 0
         if not self._capture.isOpened():
             raise HardwareFault(self._refusal())
-        return _actual(self._capture)
+        actual = _actual(self._capture)
+        self._passes = (actual.pixel_format == 'MJPG' and self._kind != Kind.PATTERN
+                        and bool(self._capture.set(cv2.CAP_PROP_FORMAT, -1)))
+        return actual
 
     def wait(self) -> bool:
         """Go to the next frame. Raises HardwareFault at the end, unless it loops."""
@@ -121,7 +133,11 @@ class RecordingSource:
 
     def image(self) -> Image | None:
         """Decode the frame."""
-        return _retrieve(self._capture)
+        return _retrieve(self._capture, self._passes)
+
+    def jpeg(self) -> Jpeg | None:
+        """Return the frame undecoded, where it is a JPEG file."""
+        return _raw(self._capture) if self._passes else None
 
     def close(self) -> None:
         """Close it."""
@@ -167,10 +183,25 @@ def _actual(capture: Any) -> Format:
                   rate if rate > 0 else 0.0, letters if letters.isprintable() else '')
 
 
-def _retrieve(capture: Any) -> Image | None:
+def _raw(capture: Any) -> Jpeg | None:
+    """Return the bytes of a frame that is not decoded; None when it is no whole JPEG file."""
+    good, data = capture.retrieve()
+    if not good or data is None:
+        return None
+    data = data.reshape(-1)
+    whole = data.size > 4 and tuple(data[:2]) == _JPEG_BEGIN
+    return numpy.ascontiguousarray(data, dtype=numpy.uint8) if whole else None
+
+
+def _retrieve(capture: Any, passes: bool) -> Image | None:
     good, image = False, None
     with contextlib.suppress(cv2.error):
-        good, image = capture.retrieve()
+        if passes:
+            data = _raw(capture)
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data is not None else None
+            good = image is not None
+        else:
+            good, image = capture.retrieve()
     if not good or image is None or not image.size:
         return None
     if image.ndim == 2:

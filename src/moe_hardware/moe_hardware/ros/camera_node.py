@@ -12,7 +12,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from sensor_msgs.srv import SetCameraInfo
 
 from moe_hardware.camera import intrinsics
-from moe_hardware.camera.capture import Capture, Settings
+from moe_hardware.camera.capture import Capture, Frame, Settings, Wanted
 from moe_hardware.camera.source import Format
 from moe_hardware.device_thread import DeviceThread
 from moe_hardware.errors import InvalidCommand, MotionError
@@ -54,8 +54,9 @@ class CameraNode(ManagedNode):
         self._camera_name = declare('camera_name', 'camera', 'in the calibration file')
         url = declare('camera_info_url', '', 'calibration: file://, package:// or a path; "" is '
                       '$MOE_HOME/hardware/camera_info/<camera_name>.yaml')
-        self._jpeg_quality = declare('jpeg_quality', 80, 'of image_raw/compressed', integer_range=[
-            IntegerRange(from_value=1, to_value=100, step=1)])
+        self._jpeg_quality = declare(
+            'jpeg_quality', 80, 'of image_raw/compressed; a camera that sends JPEG keeps its own',
+            integer_range=[IntegerRange(from_value=1, to_value=100, step=1)])
         timeout = declare('read_timeout', 2.0, 'without a frame for so long the camera is opened again [s]',
                           **between(0.2, 60.0))
         reconnect = declare('reconnect_period', 2.0, 'longest time between two attempts to open it [s]',
@@ -69,7 +70,7 @@ class CameraNode(ManagedNode):
         self._calibration_fault = ''
         self._load_calibration(url)
         self._capture = Capture(Settings(self._video_device, wanted, timeout, loop),
-                                lambda: int(self.get_clock().now().nanoseconds), self._image_wanted, self._publish)
+                                lambda: int(self.get_clock().now().nanoseconds), self._wanted, self._publish)
         self._thread = DeviceThread(self._capture, 'camera', reconnect, self._inform,
                                     warner(self))
         Diagnostics(self, self._video_device).add('device', self._diagnose)
@@ -109,19 +110,21 @@ class CameraNode(ManagedNode):
         size = f' {actual.width}x{actual.height} frames' if actual else ''
         self.get_logger().info(f'{self._video_device} sends{size}.')
 
-    def _image_wanted(self) -> bool:
+    def _wanted(self) -> Wanted:
         with until_shutdown(self):
-            return bool(self._image.get_subscription_count() or self._compressed.get_subscription_count())
-        return False
+            return Wanted(bool(self._image.get_subscription_count()), bool(self._compressed.get_subscription_count()))
+        return Wanted()
 
-    def _publish(self, image: Any, actual: Format, stamp_ns: int) -> None:
+    def _publish(self, frame: Frame, actual: Format, stamp_ns: int) -> None:
         """Publish a frame where somebody listens; called in the device's thread."""
         head = image_conversion.header(stamp(stamp_ns), self._frame_id)
         with until_shutdown(self):
-            if image is not None and self._image.get_subscription_count():
-                self._image.publish(image_conversion.image_message(image, head))
-            if image is not None and self._compressed.get_subscription_count():
-                self._compressed.publish(image_conversion.compressed_message(image, self._jpeg_quality, head))
+            if frame.image is not None and self._image.get_subscription_count():
+                self._image.publish(image_conversion.image_message(frame.image, head))
+            if frame.jpeg is not None:
+                self._compressed.publish(image_conversion.jpeg_message(frame.jpeg, head))
+            elif frame.image is not None and self._compressed.get_subscription_count():
+                self._compressed.publish(image_conversion.compressed_message(frame.image, self._jpeg_quality, head))
             self._info.publish(image_conversion.camera_info_message(self._intrinsics(actual), head))
 
     def _intrinsics(self, actual: Format) -> intrinsics.Intrinsics:

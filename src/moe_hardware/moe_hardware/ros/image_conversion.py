@@ -37,8 +37,13 @@ def image_message(image: Any, head: Header) -> Image:
 
 def compressed_message(image: Any, quality: int, head: Header) -> CompressedImage:
     """Return a JPEG message, its format named as compressed_image_transport does."""
+    return jpeg_message(jpeg.encode(image, quality), head)
+
+
+def jpeg_message(data: Any, head: Header) -> CompressedImage:
+    """Return a message of the bytes of a JPEG file."""
     message = CompressedImage(header=head, format='bgr8; jpeg compressed bgr8')
-    message.data = _bytes(jpeg.encode(image, quality))
+    message.data = _bytes(data)
     return message
 
 
