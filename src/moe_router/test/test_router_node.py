@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -24,6 +23,7 @@ from moe_interfaces.srv import (
     GetRouterStats,
     GetRouterVersion,
     Infer,
+    ListExperts,
     ListRoutes,
     ListRouteSamples,
     ListVersions,
@@ -49,6 +49,9 @@ def ready(graph, prompt=QUESTIONS['python']):
 def moe(suite, graph):
     """The graph of a suite that routes to every built-in expert."""
     wait_for(lambda: ready(graph, 'look left 30 degrees').choice == 'motion', 180.0, 'all samples learned', 0.5)
+    wait_for(lambda: not stats(graph)[1]['registry_away'], 180.0, 'the registry', 0.5)
+    wait_for(lambda: len([row for row in graph.call(ListExperts, 'registry/list_experts').experts
+                          if row.champion_version]) == 5, 180.0, 'all experts', 0.5)
     return graph
 
 
@@ -297,7 +300,7 @@ def test_a_killed_node_loses_nothing_that_nobody_has_seen(moe, suite, environmen
 
 def test_without_any_expert_node_it_says_so(moe, suite, environment):
     with second_router(suite, environment, expert_wait_s=0.5) as router:
-        assert wait_for(lambda: moe.call(RoutePrompt, 'both/route_prompt', prompt=QUESTIONS['python']).error_code == 0)
+        wait_for(lambda: not moe.call(RoutePrompt, 'both/route_prompt', prompt=QUESTIONS['python']).error_code, 120.0)
         assert router.process.poll() is None
     with NodeProcess(suite['logs'], 'moe_router', 'router_node', environment, label='alone', remappings=(
             '__ns:=/elsewhere',), act='false', expert_wait_s=0.2):
@@ -325,4 +328,4 @@ def test_the_last_known_table_serves_while_the_registry_is_away(moe, suite):
 def test_it_stops_cleanly_while_it_works(moe, suite):
     answer = ask(moe, STORY, expert='general', max_tokens=500).streaming()
     assert suite['router'].end() == 0
-    assert time.monotonic() and answer.feedback
+    assert answer.text
