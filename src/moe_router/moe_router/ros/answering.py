@@ -108,7 +108,8 @@ class Answering:
                                 self._routing.version())
         goal.expert = chosen.decision.choice
         parts = mixture.members(chosen.decision, self._value('mixture_k'), self._routing.available())
-        if goal.experts or len(parts) == 1:
+        # a command is carried out by one; two of them signed would be none
+        if goal.experts or len(parts) == 1 or goal.expert in self._value('action_experts'):
             result = self._ask_node(job, goal, prompt)
         elif self._value('mixture') == 'logits':
             goal.experts, goal.weights = [name for name, _weight in parts], [weight for _name, weight in parts]
