@@ -107,7 +107,7 @@ def _actions(process: Process, given: dict[str, str], level: str) -> list[Launch
     late = str(1 + STAGE_S * process.stop_stage)
     settings: dict[str, Any] = {
         'respawn': True, 'respawn_delay': RESPAWN_DELAY_S, 'output': 'screen',
-        'sigterm_timeout': late, 'sigkill_timeout': '10', 'additional_env': _variables(process, given)}
+        'sigterm_timeout': late, 'sigkill_timeout': '30', 'additional_env': _variables(process, given)}
     if line := prefix(process):
         settings['prefix'] = ' '.join(map(shlex.quote, line))
     if not process.node:
