@@ -357,7 +357,18 @@ def test_upkeep_reports_tables(call, model, home):
     call(MaintainRegistry, 3004, operation='nonsense')
 
 
-def test_the_log_has_no_gaps_and_is_latched(call, home):
+def test_values_that_no_column_holds_are_refused_and_the_node_lives(call):
+    assert call(ListEvents, after_sequence=2**64 - 1).events == []
+    call(AddRouteSamples, 3004, samples=[RouteSample(expert='x' * 100, text='too long a name')])
+    for name in ("x'; DROP TABLE experts; --", '../../etc/passwd', ''):
+        call(CreateExpert, 1002, expert=Expert(name=name, domain='test'))
+        call(GetExpert, 1000, name=name)
+    call(CreateExpert, 1002, expert=Expert(name='no_file', domain='test'), artifact_path='/nowhere.gguf')
+    call(ListExperts, limit=1)
+
+
+def test_the_log_has_no_gaps_and_is_latched(call):
+    call(CreateExpert, expert=Expert(name='logged', domain='test'))
     last = call(ListEvents, limit=1).last_sequence
     wait_for(lambda: call.events and call.events[-1].sequence == last, what='the last event')
     numbers = [event.sequence for event in call.events]

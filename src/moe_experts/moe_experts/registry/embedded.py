@@ -141,15 +141,20 @@ class EmbeddedServer:
     def _prepare(self) -> None:
         """Make the cluster on first use; hand its folder to the account that the server runs under."""
         if os.geteuid() == 0:
-            self._hand_over()
+            self._hand_over(self.folder)
         if (self.folder / 'PG_VERSION').exists():
             return
-        for leftover in self.folder.iterdir():  # of an initdb that was cut off
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        unfinished = self.folder.with_name('postgres.part')  # an initdb that is cut off leaves nothing half
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        if os.geteuid() == 0:
+            self._hand_over(unfinished)
         self._run('initdb', '--auth=trust', '--encoding=utf8', '--locale=C.UTF-8', '-U', 'postgres', '-D',
-                  str(self.folder))
+                  str(unfinished))
+        unfinished.replace(self.folder)
 
-    def _hand_over(self) -> None:
+    @staticmethod
+    def _hand_over(folder: Path) -> None:
         """As root: let an account of its own reach the programs and own the cluster's folder."""
         try:
             entry = pwd.getpwnam(_SYSTEM_USER)
@@ -157,11 +162,11 @@ class EmbeddedServer:
             subprocess.run(['useradd', '--system', '--shell', '/usr/sbin/nologin', _SYSTEM_USER], check=True,
                            capture_output=True, text=True)
             entry = pwd.getpwnam(_SYSTEM_USER)
-        for path in (*self.folder.parents, *binaries().parents, binaries()):
+        for path in (*folder.parents, *binaries().parents, binaries()):
             mode = path.stat().st_mode
             if mode & 0o055 != 0o055:
                 path.chmod(mode | 0o055)
-        os.chown(self.folder, entry.pw_uid, entry.pw_gid)
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
 
     def _launch(self) -> None:
         """Start on the port of last time, or on a free one."""

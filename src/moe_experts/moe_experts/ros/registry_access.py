@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from sqlalchemy.exc import DBAPIError
+
 from moe_experts.registry.errors import DatabaseUnavailable, RegistryError
 from moe_experts.registry.registry import Registry
 from moe_experts.registry.spool import Spool
@@ -39,5 +41,9 @@ def answer(access: Access, handle: Handler) -> Callable[[Any, Any], Any]:
             handle(access, request, response)
         except RegistryError as error:
             response.error_code, response.error_msg = error.code, str(error)
+        except (DBAPIError, ValueError) as error:  # out of a column's range, NUL characters, NaN in JSON ...
+            cause = (str(getattr(error, 'orig', error)).strip().splitlines() or ['no reason given'])[0]
+            response.error_code = RegistryError.code
+            response.error_msg = f'The request holds a value that cannot be stored: {cause}'
         return response
     return respond
