@@ -247,7 +247,7 @@ def shipped_environment() -> dict[str, str]:
 
 
 def image_figures(_folder: Path, quick: bool) -> list[Figure]:
-    """Images of the camera node to a best-effort subscriber here; the small, reliable camera_info says what was sent."""
+    """Images of the camera node to a best-effort subscriber here; the small reliable camera_info says what was sent."""
     from rclpy.qos import QoSProfile, qos_profile_sensor_data
     from sensor_msgs.msg import CameraInfo, Image
 

@@ -54,8 +54,7 @@ class BusPort(PortHandler):  # type: ignore[misc]
         self.closePort()
         self.baudrate = cflag_baud
         self.resolved = os.path.realpath(self.port_name)
-        self.ser = serial.Serial(self.resolved, self.baudrate, timeout=0, write_timeout=WRITE_TIMEOUT_S,
-                                 exclusive=True)
+        self.ser = serial.Serial(self.resolved, self.baudrate, timeout=0, exclusive=True)
         fcntl.ioctl(self.ser.fileno(), termios.TIOCEXCL)
         with contextlib.suppress(OSError, ValueError, NotImplementedError):
             self.ser.set_low_latency_mode(True)  # 1 ms instead of 16 on FTDI adapters; others do not know it
@@ -100,11 +99,19 @@ class BusPort(PortHandler):  # type: ignore[misc]
             raise PortGone(self._gone()) from error
 
     def writePort(self, packet: list[int]) -> int:
-        """Send a packet."""
+        """Send a packet. Not by pyserial: its timeout also strikes when this process did not run for as long."""
+        rest = memoryview(bytes(packet))
         try:
-            return int(self.ser.write(bytes(packet)))
+            descriptor = self.ser.fileno()
+            while rest:
+                try:
+                    rest = rest[os.write(descriptor, rest):]
+                except BlockingIOError:
+                    if not select.select([], [descriptor], [], WRITE_TIMEOUT_S)[1]:
+                        raise PortGone(self._gone()) from None
         except (OSError, ValueError, TypeError) as error:
             raise PortGone(self._gone()) from error
+        return len(packet)
 
     def _gone(self) -> str:
         return f'{self.port_name} was unplugged or is dead; plug the adapter in again.'

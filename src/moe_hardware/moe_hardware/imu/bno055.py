@@ -19,6 +19,7 @@ from moe_hardware.imu.reading import Vector
 from moe_hardware.imu.registers import Mode, Register, Status
 
 REPLY_TIMEOUT_S = 0.06  # a USB adapter may hold a reply back for 16 ms
+WRITE_TIMEOUT_S = 1.0  # pyserial's also strikes when this process did not run for as long
 QUIET_S = 0.03
 DRAIN_LIMIT_S = 0.5
 ATTEMPTS = 5
@@ -55,7 +56,7 @@ class Bno055Driver:
         plug = 'plug in the IMU or set port_name (see ls -l /dev/serial/by-id)'
         try:
             self._port = serial.Serial(os.path.realpath(self._port_name), self._baud_rate, timeout=REPLY_TIMEOUT_S,
-                                       write_timeout=REPLY_TIMEOUT_S, exclusive=True)
+                                       write_timeout=WRITE_TIMEOUT_S, exclusive=True)
         except (OSError, ValueError, termios.error) as error:
             raise HardwareFault(device_access.explain(self._port_name, error, plug)) from error
         self._in_step = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from sensor_msgs.msg import Imu, Temperature
 from std_msgs.msg import Header
+from std_srvs.srv import Trigger
 
 from moe_hardware.device_thread import DeviceThread
 from moe_hardware.errors import InvalidCommand, MotionError
 from moe_hardware.imu import complementary_filter
 from moe_hardware.imu.bno055 import Bno055Driver
-from moe_hardware.imu.calibration import load
+from moe_hardware.imu.calibration import Calibration, load
 from moe_hardware.imu.calibration_run import CalibrationCancelled, calibrate
 from moe_hardware.imu.complementary_filter import ComplementaryFilter
 from moe_hardware.imu.driver import ImuDriver
@@ -35,15 +37,21 @@ from moe_hardware.ros.publishing import sensor_publisher, stamp, until_shutdown,
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import CalibrateImu
 
-OVERLOADED = 3002
+USUAL_SAMPLES = 2000
 THREADS = 4  # a calibration takes one for a minute and more
 LOW_RATE_SHARE = 0.8  # of the wanted rate; below it diagnostics warn
 LONGEST_RECONNECT_DELAY_S = 4.0
 DRIVERS, FILTERS = ('bno055', 'mpu6050', 'replay'), ('complementary', 'fusion')
 
 
+class CalibrationRunning(MotionError):
+    """One calibration at a time (OVERLOADED)."""
+
+    code = 3002
+
+
 class ImuNode(ManagedNode):
-    """Publishes imu/data_raw, imu/data and imu/temperature; serves calibrate_imu."""
+    """Publishes imu/data_raw, imu/data and imu/temperature; serves calibrate_imu and calibrate."""
 
     def __init__(self) -> None:
         super().__init__('imu')
@@ -116,6 +124,7 @@ class ImuNode(ManagedNode):
         self._server = ActionServer(self, CalibrateImu, 'calibrate_imu', self._execute,
                                     callback_group=ReentrantCallbackGroup(),
                                     cancel_callback=lambda _goal: CancelResponse.ACCEPT)
+        self.create_service(Trigger, 'calibrate', self._serve, callback_group=ReentrantCallbackGroup())
         self.autostart()
 
     def begin(self) -> None:
@@ -157,38 +166,55 @@ class ImuNode(ManagedNode):
         message.linear_acceleration_covariance = self._linear_covariance
         return message
 
-    def _execute(self, handle: ServerGoalHandle) -> CalibrateImu.Result:
-        goal, result = handle.request, CalibrateImu.Result()
+    def _calibrate(self, samples: int, warmup_s: float, progress: Callable[[str, int], None],
+                   cancelled: Callable[[], bool]) -> Calibration:
+        """Calibrate, one caller at a time. Raises MotionError."""
         if not self._calibrating.acquire(blocking=False):
-            result.error_code = OVERLOADED
-            result.error_msg = 'A calibration is running already; wait for it or cancel it.'
-            handle.abort()
-            return result
+            raise CalibrationRunning('A calibration is running already; wait for it or cancel it.')
         try:
-            found = calibrate(
-                self._stream, goal.samples, self._warmup_s if goal.warmup_s < 0 else goal.warmup_s, self._warmup_s,
-                self._calibration_file,
-                lambda phase, samples: handle.publish_feedback(CalibrateImu.Feedback(phase=phase, samples=samples)),
-                lambda: handle.is_cancel_requested or not self.context.ok())
+            found = calibrate(self._stream, samples, self._warmup_s if warmup_s < 0 else warmup_s, self._warmup_s,
+                              self._calibration_file, progress, lambda: cancelled() or not self.context.ok())
         except MotionError as error:
-            result.error_code, result.error_msg = error.code, str(error)
             self.get_logger().warning(str(error))
-            if handle.is_cancel_requested and isinstance(error, CalibrationCancelled):
-                handle.canceled()
-            elif self.context.ok():
-                handle.abort()
-            return result
+            raise
         finally:
             self._calibrating.release()
         self._calibration_fault = ''
         if not found.warm:
             self.get_logger().warning(f'The IMU was calibrated within {self._warmup_s:.0f} s of its start; its offsets '
                                       'will drift as it warms, so calibrate again later.')
+        return found
+
+    def _execute(self, handle: ServerGoalHandle) -> CalibrateImu.Result:
+        goal, result = handle.request, CalibrateImu.Result()
+        try:
+            found = self._calibrate(
+                goal.samples, goal.warmup_s,
+                lambda phase, samples: handle.publish_feedback(CalibrateImu.Feedback(phase=phase, samples=samples)),
+                lambda: handle.is_cancel_requested)
+        except MotionError as error:
+            result.error_code, result.error_msg = error.code, str(error)
+            if handle.is_cancel_requested and isinstance(error, CalibrationCancelled):
+                handle.canceled()
+            elif self.context.ok():
+                handle.abort()
+            return result
         result.gyro_bias, result.accel_bias = list(found.gyro_bias), list(found.accel_bias)
         result.accel_norm, result.temperature = found.accel_norm, found.temperature
         result.path = str(self._calibration_file)
         handle.succeed()
         return result
+
+    def _serve(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        """Calibrate with the usual number of samples, for callers without actions; takes as long."""
+        try:
+            found = self._calibrate(USUAL_SAMPLES, -1.0, lambda _phase, _samples: None, lambda: False)
+        except MotionError as error:
+            response.success, response.message = False, str(error)
+            return response
+        response.success = True
+        response.message = f'Saved {found.samples} samples to {self._calibration_file}.'
+        return response
 
     def _diagnose(self) -> tuple[bytes, str, dict[str, str]]:
         stream, calibration, measured = self._stream, self._stream.calibration, self._stream.meter.rate()

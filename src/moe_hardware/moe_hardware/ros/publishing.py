@@ -15,9 +15,9 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 SENSOR_QOS = QoSProfile(depth=5)
 
 
-def sensor_publisher(node: Node, interface: type, topic: str) -> Any:
+def sensor_publisher(node: Node, interface: type, topic: str, depth: int = SENSOR_QOS.depth) -> Any:
     """Make a publisher whose QoS the parameters qos_overrides.<topic>.publisher.* may change."""
-    return node.create_publisher(interface, topic, SENSOR_QOS,
+    return node.create_publisher(interface, topic, QoSProfile(depth=depth),
                                  qos_overriding_options=QoSOverridingOptions.with_default_policies())
 
 

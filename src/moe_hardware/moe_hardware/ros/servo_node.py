@@ -31,6 +31,7 @@ from moe_hardware.errors import MotionCancelled, MotionError
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
 from moe_hardware.ros.follow_joint_trajectory import FollowJointTrajectory, TrajectoryServer
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
+from moe_hardware.ros.publishing import sensor_publisher
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoInfo, ServoState, ServoStates
@@ -51,8 +52,8 @@ class ServoNode(ManagedNode):
         self._settings = self._declare_settings()
         self._last_refusal = ''
         self._states_due = 0.0  # monotonic [s]
-        self._joint_states = self.create_publisher(JointState, 'joint_states', 10)
-        self._servo_states = self.create_publisher(ServoStates, 'servo_states', 10)
+        self._joint_states = sensor_publisher(self, JointState, 'joint_states', 10)
+        self._servo_states = sensor_publisher(self, ServoStates, 'servo_states', 10)
         self._controller = ServoController(self._settings, self._publish_joints, self.get_logger().info,
                                            self.get_logger().warning)
         # Everything that commands the bus may wait for it, each in a thread of its own.
