@@ -41,6 +41,21 @@ class Failure(BaseModel):
     timestamp: str
 
 
+class OpenAiProblem(BaseModel):
+    """What went wrong, as OpenAI says it."""
+
+    message: str
+    type: str
+    param: str | None = None
+    code: str | None = None
+
+
+class OpenAiFailure(BaseModel):
+    """The answer to a request of OpenAI's API that failed."""
+
+    error: OpenAiProblem
+
+
 class Success(BaseModel, Generic[Data]):
     """The answer to a request that succeeded."""
 

@@ -16,7 +16,7 @@ from starlette.responses import Response
 
 from moe_client.errors import InvalidRequest, MoeError
 from moe_client.gateway.context import Context, need, opened, stream_of, while_connected
-from moe_client.gateway.envelope import JsonBytes, finite, plain_json, problem
+from moe_client.gateway.envelope import FAILURES, JsonBytes, OpenAiFailure, finite, plain_json, problem
 from moe_client.gateway.openai_bodies import AUTO, ChatBody, CompletionBody, EmbeddingBody, Sampled
 from moe_client.transport import Event, Values
 
@@ -26,7 +26,8 @@ STREAM: dict[int | str, dict[str, Any]] = {200: {'content': {'text/event-stream'
 
 def router(context: Context) -> APIRouter:
     """The routes."""
-    routes = APIRouter(tags=['openai'], dependencies=[need('inference')])
+    routes = APIRouter(tags=['openai'], dependencies=[need('inference')], responses={
+        status: {'model': OpenAiFailure, 'description': text} for status, text in FAILURES.items()})
 
     @routes.post('/v1/chat/completions', response_model=dict[str, Any], responses=STREAM)
     async def chat(request: Request, body: ChatBody) -> Response:
