@@ -121,7 +121,8 @@ def test_compose_keeps_secrets_in_files_and_ports_apart(compose):
 
 
 def test_docker_itself_accepts_the_compose_file():
-    if shutil.which('docker') is None or subprocess.run(['docker', 'compose', 'version'], capture_output=True).returncode:
+    program = shutil.which('docker')
+    if program is None or subprocess.run([program, 'compose', 'version'], capture_output=True).returncode:
         pytest.skip('docker compose is not installed')
     subprocess.run(['docker', 'compose', '-f', str(DOCKER / 'compose.yaml'), 'config', '--quiet'], check=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import signal
 from collections.abc import Iterable
@@ -116,9 +117,11 @@ def _actions(process: Process, given: dict[str, str], level: str) -> list[Launch
               **({'autostart': given['autostart'] == 'true'} if process.lifecycle else {})}
     own = [given['params_file']] if given['params_file'] else []
     kind = LifecycleNode if process.lifecycle else Node
+    secured = os.environ.get('ROS_SECURITY_ENABLE') == 'true'
     node = kind(package=process.package, executable=process.executable, name=process.name, exec_name=process.name,
                 namespace=given['namespace'], parameters=[str(config_file(process)), values, *own],
-                ros_arguments=['--log-level', level], **settings)
+                ros_arguments=['--log-level', level, *(['--enclave', f'/moe/{process.name}'] if secured else [])],
+                **settings)
     return [node, *_first_to_hear([node] if process.stop_stage == 0 else [])]
 
 
