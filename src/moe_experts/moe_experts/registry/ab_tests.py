@@ -24,6 +24,7 @@ class AbTests:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
 
     def start(self, control: str, treatment: str, share: float, auto_decide: bool, actor: str) -> AbTest:
         """Start a test of a candidate against its base expert.
@@ -68,7 +69,7 @@ class AbTests:
 
     def decide(self) -> list[AbTest]:
         """Judge every running test and carry out what the automatic ones decide; returns those that ended."""
-        with self._begin() as session:
+        with self._read() as session:
             running = session.scalars(select(AbTestRow.id).where(AbTestRow.status == 'running')).all()
         judged = [self.get(test_id) for test_id in running]
         return [test for test in judged if test.status != 'running']

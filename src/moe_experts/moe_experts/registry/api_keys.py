@@ -30,6 +30,7 @@ class ApiKeys:
 
     def __init__(self, transactions: Transactions, path: Path) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
         self._path = path
 
     def create(self, name: str, scopes: Sequence[str], actor: str) -> tuple[str, int]:
@@ -52,7 +53,7 @@ class ApiKeys:
 
     def page(self) -> list[ApiKey]:
         """Every key, revoked ones as well."""
-        with self._begin() as session:
+        with self._read() as session:
             return _entities(session)
 
     def revoke(self, key_id: int, actor: str) -> None:

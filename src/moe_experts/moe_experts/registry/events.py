@@ -15,7 +15,7 @@ class Events:
     """Reads the log."""
 
     def __init__(self, transactions: Transactions) -> None:
-        self._begin = transactions.begin
+        self._read = transactions.read
 
     def after(self, sequence: int = 0, expert: str = '', limit: int = 1000) -> tuple[list[Event], int]:
         """Transitions after a sequence number, oldest first, and the newest number there is."""
@@ -23,6 +23,6 @@ class Events:
         query = select(EventRow).where(EventRow.sequence > sequence).order_by(EventRow.sequence).limit(limit)
         if expert:
             query = query.where(EventRow.expert == expert)
-        with self._begin() as session:
+        with self._read() as session:
             last = session.scalar(select(func.max(EventRow.sequence))) or 0
             return [Event.of(row) for row in session.scalars(query)], last

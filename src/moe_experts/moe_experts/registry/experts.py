@@ -44,6 +44,7 @@ class Experts:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
 
     def create(self, definition: dict[str, Any], actor: str, reason: str = '') -> Expert:
         """Create an expert from the fields of moe_interfaces/Expert.
@@ -85,7 +86,7 @@ class Experts:
 
     def get(self, expert_id: int = 0, name: str = '') -> Expert:
         """Get an expert; raises ExpertNotFound."""
-        with self._begin() as session:
+        with self._read() as session:
             return Expert.of(find(session, expert_id, name))
 
     def page(self, domain: str = '', category: str = '', status: str = '', sort: str = 'name', offset: int = 0,
@@ -105,7 +106,7 @@ class Experts:
                 count = count.where(getattr(ExpertTallyRow, key) == value)
         order = [getattr(ExpertRow, column)] + ([ExpertRow.name] if column in ('domain', 'status') else [])
         query = query.order_by(*(each.desc() for each in order) if reverse else order)
-        with self._begin() as session:
+        with self._read() as session:
             page = session.scalars(query.offset(offset).limit(limit))
             return [Expert.of(row) for row in page], int(session.scalar(count) or 0)
 

@@ -22,6 +22,7 @@ class Jobs:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
 
     def create(self, expert: str, detail: dict[str, Any], actor: str = 'training') -> Job:
         """Record a queued training job; raises ExpertNotFound."""
@@ -75,7 +76,7 @@ class Jobs:
         check_page(offset, limit)
         conditions = [condition for value, condition in (
             (status, TrainingJobRow.status == status), (job_id, TrainingJobRow.id == job_id)) if value]
-        with self._begin() as session:
+        with self._read() as session:
             if expert:
                 conditions.append(TrainingJobRow.expert_id.in_(select(ExpertRow.id).where(ExpertRow.name == expert)))
             total = session.scalar(select(func.count(TrainingJobRow.id)).where(*conditions)) or 0

@@ -21,6 +21,7 @@ class Notes:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
 
     def add(self, notes: Sequence[Note], replace: bool, actor: str) -> tuple[int, int]:
         """Add notes; a text that the expert has already is not added again.
@@ -53,7 +54,7 @@ class Notes:
         check_page(0, limit, 10000)
         conditions = [NoteRow.expert_id == select(ExpertRow.id).where(
             ExpertRow.name == expert, ExpertRow.deleted_at.is_(None)).scalar_subquery()] if expert else []
-        with self._begin() as session:
+        with self._read() as session:
             total = session.scalar(select(func.count(NoteRow.id)).where(*conditions)) or 0
             page = session.execute(select(NoteRow, ExpertRow.name).join(ExpertRow).where(
                 NoteRow.id > after_id, *conditions).order_by(NoteRow.id).limit(limit))

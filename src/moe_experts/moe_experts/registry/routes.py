@@ -37,6 +37,7 @@ class Routes:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
 
     def add_samples(self, samples: Iterable[Sample], actor: str) -> int:
         """Add samples; what is there already stays. Returns how many were new."""
@@ -52,7 +53,7 @@ class Routes:
         if expert:
             query = query.where(RouteSampleRow.expert == expert)
             count = count.where(SampleTallyRow.expert == expert)
-        with self._begin() as session:
+        with self._read() as session:
             everything = session.execute(select(func.sum(SampleTallyRow.n), func.sum(SampleTallyRow.hashes))).one()
             digest = hashlib.sha256(f'{everything[0] or 0} {everything[1] or 0}'.encode()).hexdigest()
             page = session.scalars(query.offset(offset).limit(limit))
@@ -86,7 +87,7 @@ class Routes:
     def version(self, number: int = 0) -> RouterVersion:
         """A fit by number; 0 = the active one. Raises RegistryError."""
         wanted = RouterVersionRow.number == number if number else RouterVersionRow.active
-        with self._begin() as session:
+        with self._read() as session:
             row = session.scalar(select(RouterVersionRow).where(wanted))
             if row is None:
                 raise RegistryError(f'There is no router version {number}.' if number
@@ -134,7 +135,7 @@ class Routes:
             count = count.where(RouteTallyRow.corrected)
         if request_id:
             query = query.where(RouteRow.request_id == request_id)
-        with self._begin() as session:
+        with self._read() as session:
             page = [Route.of(row) for row in session.scalars(
                 query.order_by(RouteRow.id.desc()).offset(offset).limit(limit))]
             return page, len(page) if request_id else int(session.scalar(count) or 0)

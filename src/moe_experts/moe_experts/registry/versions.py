@@ -29,6 +29,7 @@ class Versions:
 
     def __init__(self, transactions: Transactions, artifacts: Path) -> None:
         self._begin = transactions.begin
+        self._read = transactions.read
         self._artifacts = artifacts.resolve()
 
     def register(self, expert: str, version: Version, alias: str, actor: str, reason: str = '') -> Version:
@@ -78,7 +79,7 @@ class Versions:
 
     def all_of(self, expert_id: int = 0, name: str = '') -> tuple[Expert, list[Version]]:
         """Get an expert with its versions, newest first; raises ExpertNotFound."""
-        with self._begin() as session:
+        with self._read() as session:
             row = find(session, expert_id, name)
             records = session.scalars(select(VersionRow).where(VersionRow.expert_id == row.id).order_by(
                 VersionRow.number.desc()))
@@ -86,7 +87,7 @@ class Versions:
 
     def get(self, expert: str, number: int = 0, alias: str = 'champion') -> tuple[Version, Expert]:
         """Get a version by number or alias; raises ExpertNotFound or ExpertNotReady."""
-        with self._begin() as session:
+        with self._read() as session:
             row = find(session, 0, expert)
             wanted = number or next((one.version for one in row.aliases if one.name == alias), 0)
             record = session.scalar(select(VersionRow).where(
