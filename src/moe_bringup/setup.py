@@ -39,6 +39,7 @@ setup(
     entry_points={
         'console_scripts': [
             'supervisor = moe_bringup.supervisor:main',
+            'marker_node = moe_bringup.ros.marker_node:main',
         ],
     },
 )

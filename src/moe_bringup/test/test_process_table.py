@@ -1,10 +1,13 @@
 """The table names what is really installed."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from moe_bringup.process_table import command, executable_path, process_table, share
+
+TOP = Path(__file__).parents[3]
 
 
 @pytest.mark.parametrize('simulate', [True, False])
