@@ -143,7 +143,9 @@ def _announced(path: Path, host: str, port: int, metrics_port: int) -> Iterator[
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError, ValueError):
+            if json.loads(path.read_text())['pid'] == os.getpid():  # and not that of another gateway of this home
+                path.unlink()
 
 
 if __name__ == '__main__':
