@@ -6,6 +6,9 @@ import json
 import math
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -123,3 +126,10 @@ def test_config_files_set_only_declared_parameters(client, name):
     declared = client.graph.call(ListParameters, f'{name}/list_parameters', ListParameters.Request())
     assert wanted <= set(declared.result.names)
     assert len(declared.result.names) > 1
+
+
+def test_the_configuration_reference_is_what_the_nodes_declare(client):
+    done = subprocess.run([sys.executable, '-m', 'moe_bringup.ros.parameter_reference'], capture_output=True, text=True,
+                          timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (Path(__file__).parents[1] / 'docs' / 'configuration.md').read_text(), 'make docs/configuration.md anew'

@@ -53,7 +53,10 @@ def _call(node: Node, interface: Any, owner: str, service: str, **fields: Any) -
 
 
 def reference(node: Node) -> str:
-    """The whole page, from the running suite."""
+    """The whole page, from the running suite.
+
+    Raises TimeoutError where a node is away, ValueError where settings.py has another default than the node.
+    """
     parts = [_HEAD, _keys(), _PARAMETERS_HEAD]
     for process in process_table(True):
         if process.node:
@@ -74,9 +77,12 @@ def _section(name: str, parameters: dict[str, tuple[ParameterDescriptor, Any]], 
     lines = [f'### {name}', '', '| parameter | type | default | range | meaning |', '|---|---|---|---|---|']
     known = {setting.target: setting.default for setting in SETTINGS if setting.owner == name}
     for parameter, (descriptor, value) in sorted(parameters.items()):
-        # the gateway's ports may be given by the environment
-        default = _shown(known[parameter]) if parameter in known else (
-            'by the process table' if parameter in given else _shown(value))
+        if parameter in given:
+            default = _shown(known[parameter]) if parameter in known else 'by the process table'
+        else:
+            default = _shown(value)
+            if parameter in known and known[parameter] != value:
+                raise ValueError(f'{name} declares {parameter} with {value!r}, settings.py says {known[parameter]!r}.')
         read_only = '' if descriptor.read_only else ' May be set at run time.'
         lines.append(f'| `{parameter}` | {_TYPES[descriptor.type]} | {default} | {_range(descriptor)} | '
                      f'{_cell(descriptor.description)}{"." if read_only else ""}{read_only} |')
@@ -128,7 +134,7 @@ def main() -> int:
     node = rclpy.create_node('parameter_reference')
     try:
         sys.stdout.write(reference(node))
-    except TimeoutError as error:
+    except (TimeoutError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     finally:
