@@ -132,4 +132,5 @@ def test_the_configuration_reference_is_what_the_nodes_declare(client):
     done = subprocess.run([sys.executable, '-m', 'moe_bringup.ros.parameter_reference'], capture_output=True, text=True,
                           timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == (Path(__file__).parents[1] / 'docs' / 'configuration.md').read_text(), 'make docs/configuration.md anew'
+    page = Path(__file__).parents[1] / 'docs' / 'configuration.md'
+    assert done.stdout == page.read_text(), 'make docs/configuration.md anew, by the command in its head'
