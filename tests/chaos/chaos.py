@@ -1,0 +1,236 @@
+"""A seeded run in which things break: processes are killed, Postgres ends, the servo bus is unplugged, the disk fills.
+
+`./moe exec python tests/chaos/chaos.py --seed 7` runs ten minutes; `--minutes 1` is the short mode, 480 a soak.
+Meanwhile callers ask, each for an answer of an expert that they name. What must hold, whatever happened:
+
+- every answer comes from the expert and in the words that were asked for, or is an error with a code,
+- the suite answers again after every fault, and at the end every process is up,
+- no version is half: every artifact matches its row, and no file is left half written,
+- no training job is lost: each one that was begun has an end or still runs,
+- the servos got no goal outside their limits, and at the end their torque is off,
+- memory is back to what it was, within a fifth and 150 MB.
+
+Prints each fault and a summary, writes a report as JSON, and ends with 1 where something did not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from moe_client import Client, suite
+from moe_client.errors import MoeError
+
+ASKED = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I see how much disk space is free?',
+         'robotics': 'How do I list all active ROS 2 topics?'}
+RECOVERY_S = 240.0
+PAUSE_S = (5.0, 20.0)  # between two faults
+TICKS_PER_RADIAN = 4096 / (2 * math.pi)
+LIMITS = {1: math.radians(90.0), 2: math.radians(60.0)}  # [rad], of the servo node's defaults
+FULL_S = 3.0  # that the disk stays full
+
+
+@dataclass
+class Report:
+    """What was done and what was seen."""
+
+    seed: int
+    minutes: float
+    faults: list[dict[str, object]] = field(default_factory=list)
+    answers: int = 0
+    errors: dict[str, int] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+    baseline_mb: float = 0.0
+    final_mb: float = 0.0
+
+
+class Callers:
+    """Threads that ask until they are stopped, and compare each answer with the undisturbed one."""
+
+    def __init__(self, report: Report, expected: dict[str, str]) -> None:
+        self._report, self._expected = report, expected
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._threads = [threading.Thread(target=self._ask, args=(expert,)) for expert in expected]
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _ask(self, expert: str) -> None:
+        with Client() as client:
+            while not self._stop.wait(0.5):
+                try:
+                    answer = client.inference.generate(ASKED[expert], expert=expert, temperature=0.0)
+                except MoeError as error:
+                    with self._lock:
+                        self._report.errors[str(error.code)] = self._report.errors.get(str(error.code), 0) + 1
+                        if not error.code:
+                            self._report.broken.append(f'an error without a code: {error}')
+                    continue
+                with self._lock:
+                    self._report.answers += 1
+                    if answer.expert != expert:
+                        self._report.broken.append(f'{expert} was asked, {answer.expert} answered')
+                    elif answer.text != self._expected[expert]:
+                        self._report.broken.append(f'{expert} answered {answer.text!r}')
+
+
+def pid_of(name: str) -> int:
+    """Pid of a supervised process; 0 = it is between two lives."""
+    return next((row.pid for row in suite.processes() if row.name == name), 0)
+
+
+def kill(name: str) -> None:
+    """End a process without warning."""
+    if pid := pid_of(name):
+        os.kill(pid, signal.SIGKILL)
+
+
+def postgres() -> list[psutil.Process]:
+    """The embedded database server and its processes."""
+    data = str(suite.home() / 'postgres')
+    return [one for process in psutil.process_iter(['cmdline'])
+            if (line := process.info['cmdline']) and line[0].endswith('postgres') and data in line
+            for one in (process, *process.children())]
+
+
+def stop_postgres() -> None:
+    """End the database server, which the registry has to start anew."""
+    for process in postgres()[:1]:
+        process.send_signal(signal.SIGQUIT)
+
+
+def unplug_bus() -> None:
+    """The simulated bus goes away with its pseudo-terminal, and comes back under the same path."""
+    kill('sim_servos')
+
+
+def fill_disk() -> None:
+    """For a while whoever keeps something can write no byte into any file, as on a full disk."""
+    writers = [psutil.Process(pid) for row in suite.processes() if row.name in ('registry', 'training')
+               for pid in row.family()] + postgres()
+    for limit in (0, psutil.RLIM_INFINITY):
+        for process in writers:
+            with contextlib.suppress(psutil.Error):
+                process.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
+        if limit == 0:
+            time.sleep(FULL_S)
+
+
+def faults() -> dict[str, Callable[[], None]]:
+    """Everything that may happen, by name."""
+    killed = {f'kill {name}': lambda name=name: kill(name)
+              for name in ('experts', 'router', 'registry', 'training', 'motion', 'servos', 'camera', 'gateway')}
+    return {**killed, 'stop postgres': stop_postgres, 'unplug the bus': unplug_bus, 'fill the disk': fill_disk}
+
+
+def memory_mb() -> float:
+    """Memory of all processes [MB]."""
+    return sum(row.resident_bytes for row in suite.processes()) / 1e6
+
+
+def disturb(client: Client, report: Report, chance: random.Random) -> None:
+    """Break one thing after another; after each, the suite has to answer again."""
+    ends = time.monotonic() + 60.0 * report.minutes
+    known = faults()
+    while time.monotonic() < ends:
+        time.sleep(chance.uniform(*PAUSE_S))
+        name = chance.choice(sorted(known))
+        known[name]()
+        begin = time.monotonic()
+        try:
+            suite.wait_until_ready(client, timeout_s=RECOVERY_S)
+        except MoeError as error:
+            report.broken.append(f'after "{name}": {error}')
+        report.faults.append({'fault': name, 'recovered_s': round(time.monotonic() - begin, 1)})
+        print(f'  {name}: answers again after {time.monotonic() - begin:.1f} s', flush=True)
+
+
+def look(client: Client, report: Report) -> None:
+    """What must hold once it is quiet again."""
+    give_up = time.monotonic() + RECOVERY_S
+    while down := [row.name for row in suite.processes() if not row.pid]:
+        if time.monotonic() > give_up:
+            report.broken.append(f'down at the end: {", ".join(down)}')
+            break
+        time.sleep(0.2)
+    verified = client.registry.maintain('verify')
+    if not verified['ok']:
+        report.broken.append(f'the registry says {verified["rows"]}')
+    report.broken += [f'half a file: {path}' for path in (suite.home() / 'artifacts').rglob('*.tmp')]
+    report.broken += [f'job {job.id} is {job.status} without a worker' for job in client.training.list('')
+                      if job.status == 'running' and not pid_of('training')]
+    report.final_mb = memory_mb()
+    if report.final_mb > 1.2 * report.baseline_mb + 150.0:
+        report.broken.append(f'memory grew from {report.baseline_mb:.0f} to {report.final_mb:.0f} MB')
+
+
+def look_at_servos(report: Report) -> None:
+    """The journal of the simulated bus, after the stop: goals within the limits, torque off."""
+    torque: dict[int, int] = {}
+    for line in (suite.home() / 'run' / 'servos.journal.jsonl').read_text().splitlines():
+        row = json.loads(line)
+        if row['register'] == 'torque_enable':
+            torque[row['id']] = row['value']
+        elif row['register'] == 'goal_position' and not row['error']:
+            angle = (row['value'] - 2048) / TICKS_PER_RADIAN
+            if abs(angle) > LIMITS[row['id']] + 0.01:
+                report.broken.append(f'servo {row["id"]} was sent to {math.degrees(angle):.0f} degrees')
+    report.broken += [f'torque of servo {servo} is on after the stop' for servo, value in torque.items() if value]
+
+
+def main() -> int:
+    """Run; 0 where everything held."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--seed', type=int, default=7)
+    parser.add_argument('--minutes', type=float, default=10.0)
+    parser.add_argument('--output', type=Path, default=Path('benchmarks/results/chaos.json'))
+    options = parser.parse_args()
+    report = Report(options.seed, options.minutes)
+    models = (suite.home() / 'models').resolve()
+    os.environ.setdefault('ROS_DOMAIN_ID', '49')
+    os.environ.update(MOE_API_PORT='0', MOE_METRICS_PORT='0')
+    with tempfile.TemporaryDirectory(prefix='moe-chaos-') as folder:
+        os.environ['MOE_HOME'] = folder
+        (Path(folder) / 'models').symlink_to(models)
+        with suite.running(simulate=True), Client() as client:
+            suite.wait_until_ready(client, timeout_s=2 * RECOVERY_S, joints=True)
+            expected = {expert: client.inference.generate(prompt, expert=expert, temperature=0.0).text
+                        for expert, prompt in ASKED.items()}
+            report.baseline_mb = memory_mb()
+            with Callers(report, expected):
+                disturb(client, report, random.Random(options.seed))
+            look(client, report)
+        look_at_servos(report)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(vars(report), indent=2) + '\n')
+    print(f'seed {report.seed}: {len(report.faults)} faults, {report.answers} answers, errors by code {report.errors}, '
+          f'memory {report.baseline_mb:.0f} -> {report.final_mb:.0f} MB')
+    for sentence in report.broken:
+        print(f'BROKEN: {sentence}')
+    return 1 if report.broken else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
