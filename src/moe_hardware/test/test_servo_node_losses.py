@@ -39,9 +39,11 @@ def bus(port):
 @pytest.fixture
 def node(graph, bus, port):
     process = start('servo_node', port_name=port)
-    ready(graph)
-    yield process
-    stop(process)
+    try:
+        ready(graph)
+        yield process
+    finally:
+        stop(process)
 
 
 def test_nothing_jumps_at_enable_with_a_stale_goal(graph, bus, port):
@@ -55,7 +57,8 @@ def test_nothing_jumps_at_enable_with_a_stale_goal(graph, bus, port):
         assert bus.servos[1].position == pytest.approx(1500, abs=1)
         first = next(one for one in bus.journal.entries if one['register'] == 'torque_enable' and one['value'])
         before = bus.journal.entries[:bus.journal.entries.index(first)]
-        assert [one['register'] for one in before if one['id'] == first['id']][-2:] == ['bus_watchdog', 'goal_position']
+        assert [one['register'] for one in before if one['id'] == first['id']][-3:] == [
+            'bus_watchdog', 'goal_position', 'profile_velocity']
         assert max(goals(bus, 1)) <= 1501
     finally:
         stop(process)

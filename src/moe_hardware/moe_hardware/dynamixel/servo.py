@@ -45,6 +45,7 @@ class Servo:
         self._bus = bus
         self._watchdog = min(ct.WATCHDOG_LIMIT, -(-watchdog_ms // ct.WATCHDOG_UNIT_MS))
         self._return_delay = return_delay_us // ct.RETURN_DELAY_UNIT_US
+        self._profiled = False  # its profile velocity is a speed
         self.online = False
         self.torque = False
         self.torque_wanted = True
@@ -83,10 +84,7 @@ class Servo:
         self.vitals = Vitals(self._bus.read(self.id, ct.PRESENT_INPUT_VOLTAGE) * ct.VOLTAGE_UNIT,
                              float(self._bus.read(self.id, ct.PRESENT_TEMPERATURE)),
                              self._bus.read(self.id, ct.HARDWARE_ERROR_STATUS))
-        if not self._bus.read(self.id, ct.DRIVE_MODE) & ct.TIME_BASED_PROFILE:
-            # A second barrier: whatever goal is written, the servo itself is not faster than this.
-            self._bus.write(self.id, ct.BUS_WATCHDOG, 0)
-            self._bus.write(self.id, ct.PROFILE_VELOCITY, math.ceil(1.1 * self.joint.max_velocity / ct.VELOCITY_UNIT))
+        self._profiled = not self._bus.read(self.id, ct.DRIVE_MODE) & ct.TIME_BASED_PROFILE
         self.arm(enable and not self.vitals.hardware_error)
         self.heard_at = time.monotonic()
         self.online = True
@@ -95,12 +93,16 @@ class Servo:
         """Hold where it is: clear the bus watchdog, goal := present, torque on if wanted, arm the watchdog.
 
         In this order nothing jumps: after the watchdog has stopped a servo goals are refused until register 98 is
-        cleared, and a goal of yesterday would be gone to as soon as the torque is on.
+        cleared, and a goal of yesterday would be gone to as soon as the torque is on. A servo whose torque is on goes
+        on to its old goal once register 98 is cleared, so the new one follows at once, and only then a faster profile.
         """
-        self._bus.write(self.id, ct.BUS_WATCHDOG, 0)
         present = self._bus.read(self.id, ct.PRESENT_POSITION)
         low, high = (self._bus.read(self.id, ct.MIN_POSITION_LIMIT), self._bus.read(self.id, ct.MAX_POSITION_LIMIT))
+        self._bus.write(self.id, ct.BUS_WATCHDOG, 0)
         self._bus.write(self.id, ct.GOAL_POSITION, min(high, max(low, present)))
+        if self._profiled:
+            # A second barrier: whatever goal is written, the servo itself is not faster than this.
+            self._bus.write(self.id, ct.PROFILE_VELOCITY, math.ceil(1.1 * self.joint.max_velocity / ct.VELOCITY_UNIT))
         self.position = self.setpoint = self.joint.radians(present)
         self.velocity = 0.0
         if enable:
