@@ -198,7 +198,7 @@ OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in [
         'training',
         ('training.train', 'TrainExpert', 'train_expert', 'POST', '/v1/training/train', 'manage'),
         ('experts.quantize', 'QuantizeModel', 'quantize_model', 'POST', f'{EXPERT}/quantize', 'manage'),
-        ('experts.convert', 'ConvertModel', 'convert_model', 'POST', '/v1/models/convert', 'manage'),
+        ('experts.convert', 'ConvertModel', 'convert_model', 'POST', '/v1/conversions', 'manage'),
     ),
     *_actions(
         'experts',

@@ -157,7 +157,7 @@ class TestKeysAndLimits:
             answer = self.get(guarded, '/v1/experts', key)
             assert (answer.status_code, answer.json()['error']['code']) == (401, 6000)
         assert self.get(guarded, '/v1/models').json()['error']['type'] == 'authentication_error'
-        assert self.get(guarded, '/health').status_code == 200
+        wait_for(lambda: self.get(guarded, '/health').status_code == 200)
 
     def test_a_key_of_another_scope_is_403(self, guarded):
         answer = self.get(guarded, '/v1/experts/python', 'moe_1_askersecretaskersecret', method='DELETE')

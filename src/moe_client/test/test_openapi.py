@@ -10,7 +10,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-EXAMPLES = 5  # of each operation
+EXAMPLES = 3  # of each operation
 CHOSEN = [response_schema_conformance, status_code_conformance, content_type_conformance]
 STREAMS = ('/v1/training/train', '/v1/training/jobs')  # would begin trainings
 

@@ -33,7 +33,7 @@ class Observations:
         self._servos: tuple[float, Values] | None = None
         self._training: dict[int, Values] = {}
         self._stats: Values = {}
-        self._stop = threading.Event()
+        self._stop, self._begun = threading.Event(), time.monotonic()
         self._stack = contextlib.ExitStack()
         self._stack.enter_context(backend.listening('ServingStatus', 'experts/status', self._on_serving))
         self._stack.enter_context(backend.listening('ServoStates', 'servo_states', self._on_servos))
@@ -93,7 +93,7 @@ class Observations:
         components: dict[str, Any] = {name: {'status': 'up' if alive else 'down'}
                                       for name, alive in self.nodes().items()}
         serving = self.serving()
-        if components['experts']['status'] == 'up' and not serving:
+        if components['experts']['status'] == 'up' and not serving and time.monotonic() - self._begun > STALE_S:
             components['experts'] = {'status': 'down', 'reason': f'said nothing for {STALE_S:g} s'}
         for status in serving:
             components['experts'].update(
