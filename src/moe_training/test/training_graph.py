@@ -125,7 +125,7 @@ class Graph:
         wait_for(future.done, timeout, 'answer')
         return future.result()
 
-    def call(self, interface, name, timeout=60.0, **fields):
+    def call(self, interface, name, /, timeout=60.0, **fields):
         """Call a service."""
         client = self.once(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(60.0), f'no service {name}'
