@@ -33,7 +33,7 @@ FAST = 1000000
 GOAL_POSITION = 116
 LOOP_HZ = 100.0
 FAULT_RATE = 0.05
-WORKERS, PIECES = 8, 80
+WORKERS, PIECES = 6, 400
 WIDTH, HEIGHT = 640, 480
 
 
@@ -75,6 +75,17 @@ def goals(journal: Path) -> list[dict[str, Any]]:
     return [line for line in lines if line['address'] == GOAL_POSITION and not line['error']]
 
 
+def written(bus: Any, servo: int, register: Any, value: int) -> bool:
+    """Write a register; False when its confirmation did not come in time, as on a busy machine."""
+    from moe_hardware.dynamixel.bus import ServoSilent
+
+    try:
+        bus.write(servo, register, value)
+    except ServoSilent:
+        return False
+    return True
+
+
 # --- the control loop ----------------------------------------------------------------------------------------------
 
 def control_loop(folder: Path, timing: str, seconds: float, rate: float | None) -> tuple[list[float], int, float]:
@@ -96,8 +107,8 @@ def control_loop(folder: Path, timing: str, seconds: float, rate: float | None) 
         bus = Bus(str(link), FAST)
         bus.open()
         for servo in SERVOS:
-            bus.write(servo, ct.RETURN_DELAY_TIME, 0)
-            bus.write(servo, ct.TORQUE_ENABLE, 1)
+            for register, value in ((ct.RETURN_DELAY_TIME, 0), (ct.TORQUE_ENABLE, 1)):
+                until(lambda one=servo, at=register, to=value: written(bus, one, at, to), 'a setting')
         stop, pacer = threading.Event(), Pacer(rate) if rate else None
         ends, unread, number = [time.monotonic()], 0, 0
         used, begin = time.process_time(), time.monotonic()
