@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,19 @@ def read_parts(job: Job) -> tuple[list[Example], list[Example], str]:
 Tell = Callable[[str, Any], None]
 
 
+@contextmanager
+def _before_others(first: bool) -> Iterator[None]:
+    """Let the first of several processes through alone: transformers writes a model's files in that one only."""
+    import torch.distributed as distributed
+
+    shared = distributed.is_available() and distributed.is_initialized()
+    if shared and not first:
+        distributed.barrier()
+    yield
+    if shared and first:
+        distributed.barrier()
+
+
 def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lambda: False,
         warn: Callable[[str], None] = lambda _text: None, *, first: bool = True) -> Outcome | None:
     """Train, convert, compare and score.
@@ -167,7 +181,8 @@ def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lamb
     tell('load', None)
     train, heldout, digest = read_parts(job)
     checkpoint = job.checkpoint(folder, digest)
-    foundation = open_foundation(job.base, folder, train, job.system_prompt, job.settings.seed)
+    with _before_others(first):
+        foundation = open_foundation(job.base, folder, train, job.system_prompt, job.settings.seed)
     tokenizer: Any = AutoTokenizer.from_pretrained(foundation.folder, trust_remote_code=False)
     if any(example.messages for example in train) and not tokenizer.chat_template:
         raise RequestError(f'The base {job.base} has no chat template; train it on rows of "text", or add a template.')
