@@ -26,7 +26,8 @@ from moe_hardware.dynamixel.vitals import Vitals
 from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, MotionError, SafetyViolation
 from moe_hardware.pacing import RateMeter
 
-LOST_AFTER_S = 1.0  # a servo silent for so long counts as away
+LOST_AFTER_S = 1.0  # a servo silent for so long counts as away,
+LOST_AFTER_READS = 3  # if it was asked that often meanwhile: this process may not have run
 PROBE_PERIOD_S = 0.5  # between two looks for one that is away
 # None has three bytes: that is the length of the answer to a ping, which tells old answers from new ones.
 _SLOW_BLOCKS = ((ct.POSITION_TRAJECTORY, ct.PRESENT_TEMPERATURE), (ct.TORQUE_ENABLE, ct.HARDWARE_ERROR_STATUS),
@@ -120,12 +121,14 @@ class BusLoop:
         for servo in present:
             if (data := answers.get(servo.id)) is not None:
                 velocity, position = ct.PRESENT_VELOCITY.decode(data), ct.PRESENT_POSITION.decode(data[4:])
-                servo.heard_at = now
+                servo.heard_at, servo.missed = now, 0
                 servo.position = servo.joint.radians(position)
                 servo.velocity = servo.joint.direction * velocity * ct.VELOCITY_UNIT
                 fresh[servo.joint.name] = (servo.position, servo.velocity)
-            elif now - servo.heard_at > LOST_AFTER_S:
-                self._lose(servo)
+            else:
+                servo.missed += 1
+                if now - servo.heard_at > LOST_AFTER_S and servo.missed >= LOST_AFTER_READS:
+                    self._lose(servo)
         self._turn += 1
         if alerts or self._turn % _SLOW_EVERY == 0:
             in_turn = self._turn % _SLOW_EVERY == 0

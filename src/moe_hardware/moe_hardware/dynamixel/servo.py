@@ -54,6 +54,7 @@ class Servo:
         self.vitals = Vitals()
         self.setpoint = math.nan  # last commanded [rad]
         self.heard_at = 0.0  # monotonic [s]
+        self.missed = 0  # answers since then
 
     @property
     def id(self) -> int:
