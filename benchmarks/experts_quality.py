@@ -25,11 +25,11 @@ from measurement import Figure, report
 
 from moe_experts.engines.engine import Engine, EngineSettings, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
-from moe_router.classifier import Head
 from moe_router.encoder import Encoder
-from moe_router.fitting import fit as fit_head
-from moe_router.policy import decide
+from moe_router.policy import Limits
 from moe_router.prepare_encoder import models_folder
+from moe_router.router import Router
+from moe_router.worker import fit_in_worker
 from moe_training.adapter_file import write_adapter
 from moe_training.chat import tokenize
 from moe_training.dataset import read_dataset
@@ -42,6 +42,7 @@ from moe_training.trainable_model import load_model
 
 DATA = Path(__file__).parents[1] / 'data'
 CATALOGUE = {row['name']: row for row in yaml.safe_load((DATA / 'experts.yaml').read_text())['experts']}
+FALLBACK = 'general'
 EXPERTS = [name for name, row in CATALOGUE.items() if 'adapter' in row]
 SAMPLES = 20
 AHEAD = 10.0  # percentage points
@@ -77,7 +78,7 @@ def dense_adapter(count: int) -> Path:
         return path
     base = prepare_trainable_base()
     tokenizer = AutoTokenizer.from_pretrained(base)
-    system = CATALOGUE['general']['system_prompt']
+    system = CATALOGUE[FALLBACK]['system_prompt']
     examples = [row for name in EXPERTS for row in read_dataset(DATA / name / 'train.jsonl').require_valid().examples]
 
     def tell(progress: Progress) -> None:
@@ -92,19 +93,13 @@ def dense_adapter(count: int) -> Path:
 
 def routed() -> dict[str, float]:
     """Share of the held-out prompts of every domain that go to its expert."""
-    encoder = Encoder(models_folder())
-    samples = [(name, row) for name in CATALOGUE for row in rows(name, 'train')]
+    router = Router(Encoder(models_folder()))
+    samples = [(name, row.intent, row.prompt) for name in CATALOGUE for row in rows(name, 'train')]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / 'head.npz'
-        fit_head(encoder.encode([row.prompt for _name, row in samples]), [name for name, _row in samples],
-                 [row.intent for _name, row in samples], '').save(path)
-        head = Head.load(path)
-    shares = {}
-    for name in CATALOGUE:
-        vectors = encoder.encode([row.prompt for row in rows(name, 'heldout')])
-        choices = [decide(head, head.score(vector), set(EXPERTS), 'general', 0.5).choice for vector in vectors]
-        shares[name] = sum(choice == name for choice in choices) / len(choices)
-    return shares
+        router.head = fit_in_worker(samples, '', Path(folder), Path(folder) / 'none', FALLBACK, 0.0,
+                                    lambda _phase, _share: None, lambda: False).head
+    return {name: sum(router.route(row.prompt, set(EXPERTS), Limits(FALLBACK)).decision.choice == name
+                      for row in rows(name, 'heldout')) / len(rows(name, 'heldout')) for name in CATALOGUE}
 
 
 def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schema: str) -> list[str]:
@@ -137,7 +132,7 @@ def main() -> None:
     for key, count in (('dense', longest), ('dense, all steps', total)):
         engine.load_adapter(key, dense_adapter(count), 1.0)
         contenders[key] = key
-    general = CATALOGUE['general']['system_prompt']
+    general = CATALOGUE[FALLBACK]['system_prompt']
     detail: dict[str, Any] = {}
     for name in EXPERTS:
         held = rows(name, 'heldout')
