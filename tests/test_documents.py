@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from click import Command, Group, UsageError
+from typer import BadParameter
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from moe_bringup.configuration import divided
@@ -20,7 +21,8 @@ PAGES = sorted([ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *ROOT.glob('docs/*
 _LINK = re.compile(r'\]\(([^)\s]+)\)')
 _SPAN = re.compile(r'`([^`\n]+)`')
 _BLOCK = re.compile(r'^```[^\n]*\n(.*?)^```', re.M | re.S)
-NOT_VERBS = ('exec', 'test', 'VERB')  # of ./moe itself, and a placeholder
+UsageError = BadParameter.__mro__[1]  # typer brings a click of its own
+NOT_VERBS = ('exec', 'test')  # of ./moe itself
 
 
 def names(path):
@@ -43,7 +45,7 @@ def commands(text):
 
 def problem(words):
     """What is wrong with a command line; '' = nothing."""
-    command: Command = get_command(app)
+    command = get_command(app)
     words = [word for word in words if word not in ('|', '...')]
     if words[0] == '--device':
         words = words[2:]
@@ -54,9 +56,9 @@ def problem(words):
         options = {option for parameter in command.params for option in parameter.opts}
         while words and words[0] in options:
             words = words[1:]
-        if not words:
+        if not words or words[0].isupper():  # a placeholder
             return ''
-    while isinstance(command, Group):
+    while isinstance(command, TyperGroup):
         if not words:
             return ''
         found = command.get_command(context, words[0])
@@ -66,9 +68,10 @@ def problem(words):
     if command.context_settings.get('ignore_unknown_options'):
         return ''
     try:
-        command.make_parser(command.make_context(command.name, [], resilient_parsing=True)).parse_args(list(words))
+        command.make_parser(command.context_class(command)).parse_args(list(words))
     except UsageError as error:
-        return error.format_message()
+        told = error.format_message()
+        return '' if 'requires an argument' in told else told  # prose names an option without its value
     return ''
 
 

@@ -17,7 +17,7 @@ ROS = {'action_msgs', 'ament_cmake', 'ament_index_python', 'builtin_interfaces',
 # Of github.com/ros/rosdistro, rosdep/python.yaml, with a package for Ubuntu 24.04. What has no key there (torch,
 # llama.cpp, ...) is pinned in requirements/ and installed by ./moe.
 ROSDEP = {'python3-alembic', 'python3-fastapi', 'python3-httpx', 'python3-hypothesis', 'python3-jinja2',
-          'python3-jsonschema', 'python3-multipart', 'python3-numpy', 'python3-opencv', 'python3-prometheus-client',
+          'python3-jsonschema', 'python3-numpy', 'python3-opencv', 'python3-prometheus-client',
           'python3-psutil', 'python3-psycopg2', 'python3-pytest', 'python3-rich', 'python3-serial',
           'python3-setproctitle', 'python3-sklearn', 'python3-smbus', 'python3-sqlalchemy', 'python3-typer',
           'python3-uvicorn', 'python3-websockets', 'python3-yaml'}
