@@ -26,11 +26,12 @@ from moe_client.errors import (
                                Unauthorized,
                                Unavailable,
 )
+from moe_client.expert_context import ExpertContext
 from moe_client.types import Chunk, ExpertInfo, Generation, Route, RouterStats, TrainingJob, TrainingProgress
 
 __all__ = [
-    'Cancelled', 'Chunk', 'Client', 'DatasetInvalid', 'ExpertInfo', 'ExpertNotFound', 'ExpertNotReady', 'Forbidden',
-    'Generation', 'HardwareError', 'InferenceFailed', 'InvalidRequest', 'MoeError', 'NameTaken', 'Overloaded',
-    'RateLimited', 'Route', 'RouterStats', 'SafetyViolation', 'StaleVersion', 'Timeout', 'TrainingFailed',
-    'TrainingJob', 'TrainingProgress', 'Unauthorized', 'Unavailable',
+    'Cancelled', 'Chunk', 'Client', 'DatasetInvalid', 'ExpertContext', 'ExpertInfo', 'ExpertNotFound',
+    'ExpertNotReady', 'Forbidden', 'Generation', 'HardwareError', 'InferenceFailed', 'InvalidRequest', 'MoeError',
+    'NameTaken', 'Overloaded', 'RateLimited', 'Route', 'RouterStats', 'SafetyViolation', 'StaleVersion', 'Timeout',
+    'TrainingFailed', 'TrainingJob', 'TrainingProgress', 'Unauthorized', 'Unavailable',
 ]

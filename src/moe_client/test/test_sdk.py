@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from conftest import wait_for
 
-from moe_client import Chunk, Client, ExpertNotFound, Generation, InvalidRequest, Timeout, Unavailable
+from moe_client import Chunk, Client, ExpertContext, ExpertNotFound, Generation, InvalidRequest, Timeout, Unavailable
 
 QUESTION = 'What is the capital of France?'
 
@@ -47,6 +47,18 @@ def test_an_answer_streamed_and_whole(client):
     assert 'Paris' in answer.text
     whole = client.inference.generate(QUESTION, expert='general', temperature=0.3, top_p=0.9, top_k=40, max_tokens=5)
     assert whole.completion_tokens <= 5
+
+
+def test_an_expert_is_loaded_within_its_context_alone(client):
+    def loaded():
+        return {row['expert'] for row in client.inference.serving()['experts']}
+    row = client.experts.get('linux')
+    with ExpertContext(row.id, client) as expert:
+        assert 'df' in expert.inference('How can I see how much disk space is free?').text
+        wait_for(lambda: 'linux' in loaded(), what='linux loaded')
+    wait_for(lambda: 'linux' not in loaded(), what='linux unloaded')
+    with pytest.raises(ExpertNotFound), ExpertContext(999, client):
+        raise AssertionError('it was entered')
 
 
 def test_an_answer_of_a_schema_and_a_stop(client):
