@@ -37,9 +37,11 @@ def test_auto_lets_the_router_choose_and_says_whom(client):
 
 
 def test_a_stream_is_what_the_whole_answer_is(client):
-    whole = client.chat.completions.create(model='general', messages=QUESTION, temperature=0)
+    asked = [{'role': 'user', 'content': 'What is the capital of Italy, and of Spain?'}]
+    # streamed first: what was answered before is streamed in one piece
     chunks = list(client.chat.completions.create(
-        model='general', messages=QUESTION, temperature=0, stream=True, stream_options={'include_usage': True}))
+        model='general', messages=asked, temperature=0, stream=True, stream_options={'include_usage': True}))
+    whole = client.chat.completions.create(model='general', messages=asked, temperature=0)
     text = ''.join(chunk.choices[0].delta.content or '' for chunk in chunks if chunk.choices)
     assert text == whole.choices[0].message.content
     assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) > 3

@@ -46,14 +46,15 @@ def integer_range(kind: str) -> tuple[int, int] | None:
 
 
 def to_plain(message: Any) -> Values:
-    """Convert a message; error_code and error_msg are left out, whoever calls has looked at them."""
+    """Convert a message; a response's error_code and error_msg are left out, whoever calls has looked at them."""
     return {name: read(getattr(message, name)) for name, read in _readers(type(message))}  # type: ignore[arg-type]
 
 
 @cache
 def _readers(kind: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
     fields = kind.get_fields_and_field_types()
-    return tuple((name, _reader(field)) for name, field in fields.items() if name not in ERROR_FIELDS)
+    seen = ERROR_FIELDS if set(ERROR_FIELDS) <= set(fields) else ()
+    return tuple((name, _reader(field)) for name, field in fields.items() if name not in seen)
 
 
 def _reader(kind: str) -> Callable[[Any], Any]:
