@@ -47,7 +47,7 @@ class BatchingEngine:
         self._chat = ChatTemplate(runtime.chat_template, runtime.special_texts,
                                   lambda text, special: runtime.tokenize(text, special=special))
         self._grammars = GrammarCompiler(runtime.grammar_tokenizer, runtime.vocabulary_size)
-        self._slots = Slots(runtime, settings.slots, settings.kept_tokens if settings.use_kv_cache else 0)
+        self._slots = Slots(runtime, settings.slots, settings.kept_bytes if settings.use_kv_cache else 0)
         self._running: list[Sequence] = []
         self._waiting: list[Sequence] = []
         self._ended: list[Piece | Result] = []
@@ -154,7 +154,7 @@ class BatchingEngine:
                                                      f'about {needed:.2f} s.')
 
     def _prompt_s(self, sequence: Sequence) -> float:
-        return self._pace.prompt_s(sum(len(branch.prompt) - self._source(branch)[1] for branch in sequence.branches))
+        return self._pace.prompt_s(sum(len(branch.prompt) - self._known(branch) for branch in sequence.branches))
 
     def _admit(self, now: float) -> None:
         """Give places in the batch to the most urgent; the least urgent that run make room for them."""
@@ -176,7 +176,9 @@ class BatchingEngine:
 
     def _has_cells(self, sequence: Sequence) -> bool:
         # what a prompt shares needs no cells of its own
-        shared = sum(self._source(branch)[1] for branch in sequence.branches if branch.state is None)
+        shared = sum(max((common_length(tokens, branch.prompt) for _slot, tokens in self._holders(
+            self._owner(branch.adapter, branch.scale))), default=0)
+            for branch in sequence.branches if branch.state is None) if self._settings.use_kv_cache else 0
         return self._reserved() + sequence.room - shared <= self._runtime.context_tokens
 
     def _soon_shared(self, sequence: Sequence) -> bool:
@@ -184,7 +186,7 @@ class BatchingEngine:
         if sequence.branches[0].state is not None or not self._settings.use_kv_cache:
             return False
         for branch in sequence.branches:
-            known = self._source(branch)[1]
+            known = self._known(branch)
             for other in self._branches(self._owner(branch.adapter, branch.scale)):
                 if len(other.decoded) < len(other.prompt) and common_length(
                         other.prompt, branch.prompt) - max(known, len(other.decoded)) >= WORTH_WAITING_TOKENS:
@@ -197,25 +199,34 @@ class BatchingEngine:
     def _holders(self, owner: Owner) -> list[Holder]:
         return [(branch.slot, branch.decoded) for branch in self._branches(owner)]
 
-    def _source(self, branch: Branch) -> tuple[int, int]:
+    def _known(self, branch: Branch) -> int:
         owner = self._owner(branch.adapter, branch.scale)
-        return self._slots.source(owner, branch.prompt, self._holders(owner))
+        return self._slots.known(owner, branch.prompt, self._holders(owner))
 
     def _place(self, sequence: Sequence, now: float, urgency: float) -> None:
-        self._waiting.remove(sequence)
-        began, sequence.admitted, sequence.standing = sequence.branches[0].state is None, True, urgency
+        """Give every branch its slot; where the cache has no room for that, the sequence goes on waiting."""
+        began = sequence.branches[0].state is None
+        try:
+            for branch in sequence.branches:
+                owner = self._owner(branch.adapter, branch.scale)
+                if branch.state is None:
+                    branch.slot, branch.cached, branch.shared = self._slots.claim(
+                        owner, branch.prompt, self._holders(owner))
+                else:
+                    branch.slot = self._slots.resume(branch.state)
+                branch.owner = owner
+        except NoRoomError:
+            for branch in sequence.branches:
+                if branch.slot >= 0:
+                    self._slots.free(branch.slot)
+                    branch.slot, branch.owner = -1, ('', 0, 0.0)
+                    branch.cached, branch.shared = (0, 0) if branch.state is None else (branch.cached, 0)
+            return
         for branch in sequence.branches:
-            owner = self._owner(branch.adapter, branch.scale)
-            most_kept = self._runtime.context_tokens - self._reserved() - sequence.room
-            if branch.state is None:
-                branch.slot, branch.cached = self._slots.claim(owner, branch.prompt, self._holders(owner), most_kept)
-            else:
-                self._slots.shrink(most_kept)
-                branch.slot = self._slots.take()
-                self._runtime.restore(branch.slot, branch.state)
-                branch.state = None
-            branch.owner = owner
+            branch.state = None
+        self._waiting.remove(sequence)
         self._running.append(sequence)
+        sequence.admitted, sequence.standing = True, urgency
         if began:
             sequence.begin(now)
 
@@ -227,7 +238,7 @@ class BatchingEngine:
         for branch in sequence.branches:
             branch.state = self._runtime.save(branch.slot)
             self._slots.free(branch.slot)
-            branch.slot, branch.cached, branch.owner = -1, 0, ('', 0, 0.0)  # restored cells will be its own
+            branch.slot, branch.shared, branch.owner = -1, 0, ('', 0, 0.0)  # restored cells will be its own
 
     def _owner(self, adapter: str, scale: float = 1.0) -> Owner:
         if adapter not in self._adapters:
@@ -292,9 +303,7 @@ class BatchingEngine:
                     self._advance(sequence)
 
     def _make_way(self) -> None:
-        """Free cells when the cache is full: those kept for later first, then the least urgent sequence's."""
-        if self._slots.shrink(0):
-            return
+        """Free cells when the cache is full: the least urgent sequence's."""
         if len(self._running) > 1:
             self._preempt(min(self._running, key=lambda one: (one.standing, -one.arrived)), time.monotonic())
         else:
@@ -355,7 +364,7 @@ class BatchingEngine:
         if not tokens:
             raise EngineError('The text is empty; there is nothing to embed.')
         self._owner(adapter)
-        self._make_room(len(tokens))
+        self._check_room(len(tokens))
         slot = self._slots.take()
         try:
             states = self._runtime.hidden_states(adapter, self._adapters[adapter].scale, slot, tokens)
@@ -367,9 +376,8 @@ class BatchingEngine:
     def _borrow(self, adapter: str, prompt: list[int], more: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Decode a prompt at once in a slot with room for `more` tokens; yields slot and logits (vocabulary,)."""
         owner, wanted = self._owner(adapter), len(prompt) + more
-        self._make_room(wanted)
-        most_kept = self._runtime.context_tokens - self._reserved() - wanted
-        slot, cached = self._slots.claim(owner, prompt, self._holders(owner), most_kept)
+        self._check_room(wanted)
+        slot, cached, _shared = self._slots.claim(owner, prompt, self._holders(owner))
         known: list[int] = []
         try:
             chunk = self._pace.chunk_tokens()
@@ -383,15 +391,13 @@ class BatchingEngine:
     def _decode_one(self, adapter: str, run: Run) -> NDArray[np.float32]:
         return self._runtime.decode(adapter, self._adapters[adapter].scale, [run])[0]
 
-    def _make_room(self, tokens: int) -> None:
-        """Free cells of kept sequences; raises EngineError (3002, 3004) where that is not enough."""
+    def _check_room(self, tokens: int) -> None:
+        """Raise EngineError (3002, 3004) where so many cells are not free."""
         if tokens > self._runtime.sequence_tokens:
             raise EngineError(f'The text has {tokens} tokens; the context holds {self._runtime.sequence_tokens}. '
                               'Shorten it.')
-        left = self._runtime.context_tokens - self._reserved() - tokens
-        if left < 0:
+        if self._reserved() + tokens > self._runtime.context_tokens:
             raise EngineError(f'{len(self._running)} requests fill the context; try again later.', 3002, 1.0)
-        self._slots.shrink(left)
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special. `ends` adds BOS and EOS as the model does."""

@@ -71,7 +71,7 @@ class EngineSettings:
         company_s: how long a lone request may wait for others while nothing runs, where requests have been coming as
             close to each other as that.
         use_kv_cache: whether prompts begin with what finished sequences left in the cache.
-        kept_tokens: of finished sequences that may stay in the cache.
+        kept_bytes: of what finished sequences had in the cache, kept beside it for prompts that begin alike.
         cache_type: number format of the KV cache, a name of ggml's ('f16', 'q8_0', 'f32').
         gpu_layers: layers on the GPU, where llama.cpp was built for one.
         mmap: map the file instead of reading it.
@@ -86,7 +86,7 @@ class EngineSettings:
     queue_limit: int = 64
     company_s: float = 0.01
     use_kv_cache: bool = True
-    kept_tokens: int = 4096
+    kept_bytes: int = 64_000_000
     cache_type: str = 'f16'
     gpu_layers: int = 0
     mmap: bool = True

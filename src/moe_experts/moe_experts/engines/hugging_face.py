@@ -14,7 +14,7 @@ import transformers
 from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError, EngineSettings
-from moe_experts.engines.runtime import Run
+from moe_experts.engines.runtime import Run, State
 
 
 class TransformersRuntime:
@@ -156,14 +156,18 @@ class TransformersRuntime:
         elif slot in self._caches:
             self.copy(slot, slot, length)
 
-    def save(self, slot: int) -> Any:
+    def save(self, slot: int) -> State:
         """What a slot holds, to be restored after its cells were freed."""
-        return self._caches.get(slot)
+        layers = [(layer.keys, layer.values) for layer in self._caches[slot].layers] if slot in self._caches else []
+        return State(layers, sum(tensor.nbytes for pair in layers for tensor in pair))
 
-    def restore(self, slot: int, state: Any) -> None:
+    def restore(self, slot: int, state: State) -> None:
         """Fill an empty slot with what was saved."""
-        if state is not None:
-            self._caches[slot] = state
+        cache = transformers.DynamicCache()
+        with torch.inference_mode():
+            for index, (keys, values) in enumerate(state.data):
+                cache.update(keys, values, index)
+        self._caches[slot] = cache
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """Tokens of a text; control tokens in it are text unless special."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError, EngineSettings
 from moe_experts.engines.gguf_header import inspect_gguf
-from moe_experts.engines.runtime import NoRoomError, Run
+from moe_experts.engines.runtime import NoRoomError, Run, State
 from moe_experts.engines.spare_cores import SpareCores
 
 BATCH_TOKENS = 2048
@@ -55,6 +55,10 @@ class Batch:
             used = end
         self.structure.n_tokens = used
         return True
+
+
+def _pointer(data: NDArray[np.uint8]) -> Any:
+    return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
 def cache_type(name: str) -> int:
@@ -189,16 +193,16 @@ class LlamaRuntime:
         """Free the cells of a slot from `length` on; 0 empties it."""
         llama.llama_memory_seq_rm(self._memory, slot, length, -1)
 
-    def save(self, slot: int) -> Any:
+    def save(self, slot: int) -> State:
         """What a slot holds, to be restored after its cells were freed."""
         size = llama.llama_state_seq_get_size(self._context, slot)
-        state = (ctypes.c_uint8 * size)()
-        llama.llama_state_seq_get_data(self._context, state, size, slot)
-        return state
+        data = np.empty(size, dtype=np.uint8)
+        llama.llama_state_seq_get_data(self._context, _pointer(data), size, slot)
+        return State(data, size)
 
-    def restore(self, slot: int, state: Any) -> None:
+    def restore(self, slot: int, state: State) -> None:
         """Fill an empty slot with what was saved; raises NoRoomError."""
-        if not llama.llama_state_seq_set_data(self._context, state, len(state), slot):
+        if not llama.llama_state_seq_set_data(self._context, _pointer(state.data), state.bytes, slot):
             raise NoRoomError
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:

@@ -29,6 +29,14 @@ class Run:
     wanted: int = 0
 
 
+@dataclass(frozen=True)
+class State:
+    """What a slot held; only the runtime that saved it can read it."""
+
+    data: Any
+    bytes: int
+
+
 class Runtime(Protocol):
     """A loaded base model.
 
@@ -75,11 +83,11 @@ class Runtime(Protocol):
     def cut(self, slot: int, length: int) -> None:
         """Free the cells of a slot from `length` on; 0 empties it."""
 
-    def save(self, slot: int) -> Any:
+    def save(self, slot: int) -> State:
         """What a slot holds, to be restored after its cells were freed."""
 
-    def restore(self, slot: int, state: Any) -> None:
-        """Fill an empty slot with what was saved; raises NoRoomError."""
+    def restore(self, slot: int, state: State) -> None:
+        """Fill an empty slot with what was saved, which stays as it is; raises NoRoomError."""
 
     def tokenize(self, text: str, *, special: bool = False, ends: bool = False) -> list[int]:
         """As Engine.tokenize."""

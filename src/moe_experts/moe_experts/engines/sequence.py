@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from moe_experts.engines.engine import EngineError, Piece, Probable, Request, Re
 from moe_experts.engines.grammar import Matcher
 from moe_experts.engines.mixture import Mixture
 from moe_experts.engines.prefix_cache import Owner
-from moe_experts.engines.runtime import Runtime
+from moe_experts.engines.runtime import Runtime, State
 from moe_experts.engines.sampling import Sampler, probable
 from moe_experts.engines.text import AnswerText
 
@@ -29,6 +28,7 @@ class Branch:
         decoded: tokens in the cache.
         pending: tokens to decode next.
         cached: tokens of the prompt that were there already.
+        shared: of those, in cells that another sequence holds.
         state: what the slot held when it was taken away; None = nothing.
         logits: of the next token; None = not known yet.
     """
@@ -39,8 +39,8 @@ class Branch:
         self.owner: Owner = ('', 0, 0.0)
         self.decoded: list[int] = []
         self.pending: list[int] = []
-        self.cached = 0
-        self.state: Any = None
+        self.cached = self.shared = 0
+        self.state: State | None = None
         self.logits: NDArray[np.float32] | None = None
 
     def take(self, most: int) -> list[int]:
@@ -90,7 +90,7 @@ class Sequence:
     @property
     def room(self) -> int:
         """Cells that it may need beyond those that it shares."""
-        return sum(min(len(branch.prompt) + self.request.max_tokens, self.limit) - branch.cached
+        return sum(min(len(branch.prompt) + self.request.max_tokens, self.limit) - branch.shared
                    for branch in self.branches)
 
     def urgency(self, now: float) -> float:

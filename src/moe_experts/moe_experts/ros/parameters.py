@@ -29,7 +29,7 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.queue_limit', 64, 1, 10000, 'requests that wait behind the batch; more are refused with 3002'),
     ('inference.context_tokens', 8192, 256, 1 << 20, '[tokens] of the KV cache that all sequences of a base share'),
     ('inference.use_kv_cache', True, 0, 0, 'begin prompts with what earlier ones left in the KV cache'),
-    ('inference.kept_tokens', 4096, 0, 1 << 20, '[tokens] of finished sequences that stay in the KV cache'),
+    ('inference.kept_mb', 64, 0, 1 << 20, '[MB] of what finished sequences had in the KV cache, kept beside it'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
     ('inference.cache_enabled', True, 0, 0, 'answer a request that is exactly as an earlier one from memory'),
     ('inference.cache_size', 1000, 0, 1000000, 'answers remembered'),
@@ -70,7 +70,7 @@ def engine_settings(node: Node) -> EngineSettings:
         threads=read('threads') or os.cpu_count() or 1, threads_batch=read('threads_batch'),
         slots=read('max_batch_size') if read('dynamic_batching') else 1, context_tokens=read('context_tokens'),
         queue_limit=read('queue_limit'), company_s=read('timeout_ms') / 1000, use_kv_cache=read('use_kv_cache'),
-        kept_tokens=read('kept_tokens'), cache_type=read('cache_type'), gpu_layers=read('n_gpu_layers'),
+        kept_bytes=read('kept_mb') * 1_000_000, cache_type=read('cache_type'), gpu_layers=read('n_gpu_layers'),
         mmap=read('use_mmap'), mlock=read('use_mlock'),
         affinity=tuple(core for core in read('cpu_affinity') if core >= 0))
 
