@@ -9,6 +9,7 @@ Ours is measured through the ROS action, from another process, with the defaults
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import random
@@ -27,6 +28,7 @@ from serving import ROOT, Call, Serving
 from moe_experts.engines.engine import EngineSettings
 from moe_experts.pool import Pool
 from moe_experts.weights import Weights
+from moe_experts.worker.starter import RESERVE_DELAY_S
 from moe_interfaces.msg import SamplingConfig
 from moe_training.paths import served_base
 
@@ -109,10 +111,10 @@ def adapters(serving: Serving, repeats: int) -> list[Figure]:
         one_rate.append(one)
         four_rate.append(four)
         ratios.append(four / one)
-    same, switched = [], []
-    for index in range(8 * repeats):
+    same, switched, number = [], [], itertools.count()
+    for _ in range(8 * repeats):
         for expert, into in (('python', None), ('python', same), ('linux', switched)):
-            (call,) = serving.ask([goal(f'{index} what now?', expert, 2)])
+            (call,) = serving.ask([goal(f'{next(number):04d} what now?', expert, 2)])
             if into is not None:
                 into.append(1000 * call.result.timings.first_token_s)
     later = float(np.median(switched) - np.median(same))
@@ -141,6 +143,7 @@ def loading(_serving: Serving, repeats: int) -> list[Figure]:
     try:
         files = Weights(served_base(), adapter=ADAPTERS['python'])
         for index in range(repeats + 1):
+            time.sleep(RESERVE_DELAY_S + 2.0)  # the worker in reserve is made when nobody is in a hurry
             begin = time.monotonic()
             pool.give_back(pool.get('general', 1, Weights(served_base())))
             middle = time.monotonic()
@@ -165,6 +168,7 @@ def cancelling(serving: Serving, repeats: int) -> list[Figure]:
         call, done = serving.begin(**goal(f'{index} tell me a story', tokens=1000))
         while not call.first:
             time.sleep(0.001)
+        time.sleep(random.uniform(0.05, 0.2))
         decode.append(_cancel(call, done))
         call, done = serving.begin(**goal(f'{index} ' + 'word ' * 1990, tokens=4))
         while call.handle is None:

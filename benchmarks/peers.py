@@ -55,8 +55,10 @@ def bare_decode(path: Path, prompt: str, count: int) -> float:
 
 @contextlib.contextmanager
 def server(path: Path) -> Iterator[str]:
-    """llama-cpp-python's server in a process of its own, with its defaults; yields its address, '' where it is not
-    installed."""
+    """llama-cpp-python's server in a process of its own; yields its address, '' where it is not installed.
+
+    With its defaults but for interrupt_requests: a new caller would otherwise end the answer of the one before.
+    """
     if importlib.util.find_spec('sse_starlette') is None or importlib.util.find_spec('starlette_context') is None:
         print('llama-cpp-python\'s server is not installed: ./moe exec pip install -r requirements/benchmarks.txt')
         yield ''
@@ -66,7 +68,7 @@ def server(path: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     process = subprocess.Popen(
         [sys.executable, '-m', 'llama_cpp.server', '--model', str(path), '--host', '127.0.0.1', '--port', str(port),
-         '--n_threads', str(os.cpu_count()), '--n_threads_batch', str(os.cpu_count())],
+         '--n_threads', str(os.cpu_count()), '--n_threads_batch', str(os.cpu_count()), '--interrupt_requests', 'false'],
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f'http://127.0.0.1:{port}'
     try:

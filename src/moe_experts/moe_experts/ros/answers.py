@@ -47,6 +47,7 @@ class Answers:
         self._node, self._pool, self._cache, self._load = node, pool, cache, load
         self._keep_alive, self._changed = keep_alive, changed
         self._default = node.get_parameter('experts.default').value
+        self._interval_s = node.get_parameter('inference.stream_interval_ms').value / 1000
         self._lock = threading.Lock()
         self._goals: dict[bytes, tuple[type, Arrivals]] = {}
         self._abandoned: set[bytes] = set()
@@ -142,8 +143,8 @@ class Answers:
             if handle.is_cancel_requested:
                 raise EngineError('Cancelled.', 3003)
             for index, request in enumerate(requests):
-                self._feedback(handle, loads[0], index, None)
                 self._begin(loads, request, index, arrivals)
+                self._feedback(handle, loads[0], index, None)
             self._changed()
             for item, cached in self._collect(handle, loads, requests, arrivals):
                 generation.fill(result, item, goal, experts[0][1], loads[0].version, cached)
@@ -186,19 +187,43 @@ class Answers:
 
     def _collect(self, handle: ServerGoalHandle, loads: list[Loaded], requests: list[Request],
                  arrivals: Arrivals) -> list[tuple[Result, bool]]:
-        """Relay the streams until every answer has ended; returns each with whether it came from the cache."""
+        """Relay the streams until every answer has ended; returns each with whether it came from the cache.
+
+        The first text goes out at once. What follows within the interval goes out together: a message for each token
+        would cost the cores a fifth of the time in which they could decode.
+        """
         found: dict[int, tuple[Result, bool]] = {}
+        held: dict[int, list[Piece]] = {}
+        due = 0.0
         while len(found) < len(requests):
-            if (arrival := arrivals.get()) is None:
+            try:
+                arrival = arrivals.get(timeout=max(0.0, due - time.monotonic()) if held else None)
+            except queue.Empty:
+                due = self._tell(handle, loads[0], held)
+                continue
+            if arrival is None:
                 for request in requests:
                     loads[0].worker.cancel(request.id)
                 continue
             index, item = arrival
             if isinstance(item, Result):
                 found[index] = item, item.id != requests[index].id
-            else:
-                self._feedback(handle, loads[0], index, item)
+                continue
+            held.setdefault(index, []).append(item)
+            if time.monotonic() >= due:
+                due = self._tell(handle, loads[0], held)
+        self._tell(handle, loads[0], held)
         return [found[index] for index in range(len(requests))]
+
+    def _tell(self, handle: ServerGoalHandle, loaded: Loaded, held: dict[int, list[Piece]]) -> float:
+        """Publish what was held back; returns when the next message may follow [s, monotonic]."""
+        for index, pieces in held.items():
+            if len(pieces) > 1 and not pieces[0].probs:  # probabilities belong to one token
+                pieces = [Piece(pieces[0].id, ''.join(piece.text for piece in pieces), -1)]
+            for piece in pieces:
+                self._feedback(handle, loaded, index, piece)
+        held.clear()
+        return time.monotonic() + self._interval_s
 
     def _keep_loaded(self, goal: Any, loads: list[Loaded]) -> None:
         seconds = generation.keep_alive(goal, self._keep_alive)

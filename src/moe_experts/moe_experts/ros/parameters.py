@@ -30,6 +30,8 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.context_tokens', 8192, 256, 1 << 20, '[tokens] of the KV cache that all sequences of a base share'),
     ('inference.use_kv_cache', True, 0, 0, 'begin prompts with what earlier ones left in the KV cache'),
     ('inference.kept_mb', 64, 0, 1 << 20, '[MB] of what finished sequences had in the KV cache, kept beside it'),
+    ('inference.stream_interval_ms', 25, 0, 1000,
+     '[ms] at least between two messages of a stream behind its first text; 0 = one for each token'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
     ('inference.cache_enabled', True, 0, 0, 'answer a request that is exactly as an earlier one from memory'),
     ('inference.cache_size', 1000, 0, 1000000, 'answers remembered'),
