@@ -8,8 +8,8 @@ from moe_experts.engines.spare_cores import WINDOW_S, SpareCores, spare
 
 
 @pytest.mark.parametrize(('cores', 'busy', 'own', 'count'), [
-    (2, 0.0, 0.0, 2), (2, 2.0, 2.0, 2), (2, 1.0, 0.0, 1), (2, 2.0, 1.0, 1), (2, 0.2, 0.0, 2), (2, 0.5, 0.0, 1), (4, 3.0, 1.0, 2),
-    (4, 4.0, 0.0, 1), (4, 9.0, 0.0, 1), (4, 0.5, 1.0, 4)])
+    (2, 0.0, 0.0, 2), (2, 2.0, 2.0, 2), (2, 1.0, 0.0, 1), (2, 2.0, 1.0, 1), (2, 0.2, 0.0, 2), (2, 0.5, 0.0, 1),
+    (4, 3.0, 1.0, 2), (4, 4.0, 0.0, 1), (4, 9.0, 0.0, 1), (4, 0.5, 1.0, 4)])
 def test_what_others_use_is_left_to_them(cores, busy, own, count):
     assert spare(cores, busy, own, 1.0) == count
     assert spare(cores, busy * 3, own * 3, 3.0) == count
