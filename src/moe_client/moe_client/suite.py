@@ -133,7 +133,7 @@ def stop(timeout_s: float = 40.0) -> bool:
 
 def wait_until_ready(client: Client, timeout_s: float = 120.0, tell: Callable[[str], None] = lambda _line: None,
                      joints: bool = False) -> float:
-    """Wait until the router routes, which needs the registry and an expert that can answer; returns seconds.
+    """Wait until the registry answers and the router routes, which needs an expert that can answer; returns seconds.
 
     With `joints` the servos must report their positions as well. Raises Unavailable with what is missing.
     """
@@ -152,6 +152,7 @@ def wait_until_ready(client: Client, timeout_s: float = 120.0, tell: Callable[[s
 
 def _missing(client: Client, joints: bool) -> str:
     try:
+        client.experts.list()  # the router alone may route by the table that it knew last
         client.router.route('Are you ready?')
         if joints:
             client.robot.joints()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 TIMEOUT_S = 5.0
+RETRY_S = 0.2
 Version = tuple[ExpertVersion, Expert]
 
 
@@ -92,6 +94,17 @@ class Champions:
         return found
 
     def _ask(self, name: str, number: int) -> Version:
+        """Ask the registry, which may have just been started, until it knows its database."""
+        give_up = time.monotonic() + TIMEOUT_S
+        while True:
+            try:
+                return self._ask_once(name, number)
+            except EngineError as error:
+                if error.code != 5000 or time.monotonic() > give_up or not rclpy.ok():
+                    raise
+            time.sleep(RETRY_S)
+
+    def _ask_once(self, name: str, number: int) -> Version:
         if not self._get_version.wait_for_service(TIMEOUT_S):
             raise EngineError('The registry does not answer; look at `moe status`.', 5000)
         done = threading.Event()
