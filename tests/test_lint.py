@@ -64,3 +64,9 @@ def test_how_nodes_spin_is_the_same_everywhere():
     files = sorted(ROOT.glob('src/*/moe_*/ros/spinning.py'))
     assert len(files) == 4
     assert len({path.read_text() for path in files}) == 1
+
+
+def test_how_nodes_diagnose_is_the_same_in_experts_and_router():
+    """Hardware nodes have another one, with hardware ids and several checks."""
+    files = [ROOT / 'src' / package / package / 'ros' / 'diagnostics.py' for package in ('moe_experts', 'moe_router')]
+    assert len({path.read_text() for path in files}) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any
 
@@ -24,12 +25,11 @@ class ExpertContext:
         self.name = ''
 
     def __enter__(self) -> ExpertContext:
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._close)
             self.name = self._client.experts.name_of(self._asked)
             self._client.experts.load(self.name)
-        except BaseException:
-            self._close()
-            raise
+            undo.pop_all()
         return self
 
     def __exit__(self, _kind: type[BaseException] | None, _error: BaseException | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -147,10 +148,8 @@ class TrainingWorker:
     def _terminate(self) -> None:
         """Ask for the end at the next step; where several processes share the steps, the first tells the others."""
         life = living(self._folder)
-        try:
+        with contextlib.suppress(ProcessLookupError):  # it ended by itself
             os.kill(life[0] if life else self.pid, signal.SIGTERM)
-        except ProcessLookupError:
-            pass  # it ended by itself
 
     def kill(self) -> None:
         """End the worker and all it started, now."""

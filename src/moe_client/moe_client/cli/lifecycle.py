@@ -42,8 +42,7 @@ def up(
     try:
         with Client() as client:
             seconds = suite.wait_until_ready(client, tell=lambda line: console.print(f'  waiting: {line}'))
-    except BaseException:
-        # Whoever interrupts the start wants nothing to run.
+    except BaseException:  # Ctrl-C too: whoever interrupts the start wants nothing to run; it is raised anew
         supervisor.send_signal(signal.SIGTERM)
         supervisor.wait()
         raise

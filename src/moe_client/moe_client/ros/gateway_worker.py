@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -62,12 +63,9 @@ def main() -> None:
     settings = Settings(**{**values, 'home': Path(values['home'])})
     log_to_stdout(int(level))
     graph = Graph(arguments=arguments, ready_timeout_s=READY_TIMEOUT_S)
-    try:
+    # uvicorn raises the signal anew that it ended for
+    with contextlib.closing(graph), contextlib.suppress(KeyboardInterrupt):
         serve(socket.socket(fileno=int(descriptor)), settings, graph, Metrics())
-    except KeyboardInterrupt:
-        pass  # uvicorn raises the signal anew that it ended for
-    finally:
-        graph.close()
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from moe_experts.engines.prefix_cache import Owner, PrefixCache, common_length
-from moe_experts.engines.runtime import Runtime, State
+from moe_experts.engines.runtime import NoRoomError, Runtime, State
 
 Holder = tuple[int, list[int]]  # a slot in use and the tokens in its cells
 
@@ -63,7 +63,7 @@ class Slots:
     def _restore(self, slot: int, state: State, length: int | None) -> None:
         try:
             self._runtime.restore(slot, state)
-        except BaseException:
+        except NoRoomError:
             self.free(slot)
             raise
         if length is not None:

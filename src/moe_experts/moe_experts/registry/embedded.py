@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,16 +89,14 @@ class EmbeddedServer:
         """Let go of the server; the last user stops it."""
         if self._users is None:
             return
-        try:
-            with self._alone():
-                fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if pid := self._pid():
-                    os.kill(pid, signal.SIGINT)  # Postgres's fast shutdown
-                    give_up = time.monotonic() + _TIMEOUT_S
-                    while self._pid() and time.monotonic() < give_up:
-                        time.sleep(0.02)
-        except (BlockingIOError, ProcessLookupError):
-            pass  # someone else uses it, or it is ending already
+        # someone else uses it, or it is ending already
+        with suppress(BlockingIOError, ProcessLookupError), self._alone():
+            fcntl.flock(self._users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if pid := self._pid():
+                os.kill(pid, signal.SIGINT)  # Postgres's fast shutdown
+                give_up = time.monotonic() + _TIMEOUT_S
+                while self._pid() and time.monotonic() < give_up:
+                    time.sleep(0.02)
         self._users.close()
         self._users = None
 

@@ -6,6 +6,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from rclpy.action import ActionServer, CancelResponse
@@ -155,15 +156,13 @@ class Answers:
 
     def _load_all(self, names: list[str]) -> list[tuple[Loaded, Expert]]:
         found: list[tuple[Loaded, Expert]] = []
-        try:
+        with ExitStack() as undo:
             for name in names:
                 found.append(self._load(name))
+                undo.callback(self._pool.give_back, found[-1][0])
             if len({loaded.base for loaded, _expert in found}) > 1:
                 raise EngineError(f'A mixture needs experts on one base; {", ".join(names)} stand on several.')
-        except BaseException:
-            for loaded, _expert in found:
-                self._pool.give_back(loaded)
-            raise
+            undo.pop_all()
         return found
 
     def _begin(self, loads: list[Loaded], request: Request, index: int, arrivals: Arrivals) -> None:

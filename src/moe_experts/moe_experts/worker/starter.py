@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,10 +43,8 @@ class Starter:
         self._wanted.put(future)
         process = future.result()
         assert process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it ended already: whoever reads from it finds that out
             process.stdin.write(json.dumps({'base': str(base), 'settings': asdict(settings)}) + '\n')
-        except OSError:
-            pass  # it ended already: whoever reads from it finds that out
         return process
 
     def close(self) -> None:

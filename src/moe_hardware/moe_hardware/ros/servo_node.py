@@ -161,7 +161,11 @@ class ServoNode(ManagedNode):
         self._publish(self._servo_states, message)
 
     def _publish(self, publisher: Any, message: Any) -> None:
-        """Publish, unless the graph is being left: the bus thread must live on to switch the torque off."""
+        """Publish, unless the graph is being left: the bus thread must live on to switch the torque off.
+
+        rclpy raises several private types of its C layer for a handle that is gone; with a living context all of them
+        are faults and go on.
+        """
         try:
             publisher.publish(message)
         except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -302,7 +303,5 @@ class SimulatedBus:
         present = {one.id: one for one in listening}
         for servo, address, data in writes:
             if servo in present:
-                try:
+                with contextlib.suppress(Refused):  # a group write has no status packet to say it in
                     self._note(present[servo], address, data)
-                except Refused:
-                    pass  # a group write has no status packet to say it in

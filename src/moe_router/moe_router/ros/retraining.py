@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import threading
@@ -42,11 +43,10 @@ class Retraining:
         self._added: object = None  # rules whose samples the registry has
         self._seen: str | None = None  # digest of the file of the registry's active version
         self.number = 0
-        try:
+        # the first start, or a damaged file: fitted anew when the registry answers
+        with contextlib.suppress(OSError, ValueError, KeyError):
             router.head = Head.load(self._head)
             self.number = int((folder / 'version').read_text())
-        except (OSError, ValueError, KeyError):
-            pass  # the first start, or a damaged file: fitted anew when the registry answers
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._follow, name='fit')
         self._server = ActionServer(
