@@ -184,14 +184,19 @@ def test_a_new_note_is_read_and_named_as_a_source(moe):
 
 def test_the_robots_state_enters_a_prompt_that_asks_for_it(moe):
     publisher = moe.node.create_publisher(JointState, 'joint_states', QoSProfile(depth=10))
-    wait_for(lambda: publisher.get_subscription_count() > 0, what='the router listens')
-    message = JointState(name=['pan'], position=[0.5])
-    message.header.stamp = moe.node.get_clock().now().to_msg()
-    publisher.publish(message)
+
+    def publish():
+        message = JointState(name=['pan'], position=[0.5])
+        message.header.stamp = moe.node.get_clock().now().to_msg()
+        publisher.publish(message)
+    timer = moe.node.create_timer(0.02, publish)
     plain = ask(moe, 'Say hello.', expert='general').result()
+    assert publisher.get_subscription_count() == 0  # nothing is received that no prompt asks for
     grounded = ask(moe, 'Say hello.', expert='general', ground=True).result()
+    timer.cancel()
     assert grounded.error_code == 0
     assert grounded.usage.prompt_tokens > plain.usage.prompt_tokens + 20
+    assert publisher.get_subscription_count() == 1
 
 
 def test_decisions_are_recorded_without_their_text_and_can_be_corrected(moe):
