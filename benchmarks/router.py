@@ -285,9 +285,12 @@ class Caller:
                 first = first or last
         goal = GenerateResponse.Goal(prompt=prompt, expert=expert, max_tokens=64)
         goal.sampling_config.ignore_eos = True
+        goal.sampling_config.temp = 0.7  # drawn anew: an answer kept from before would be timed instead
         handle = self.wait(client.send_goal_async(goal, feedback_callback=on_feedback))
         result = self.wait(handle.get_result_async()).result
-        return 1000 * (first - begin), (result.usage.completion_tokens - 1) / max(1e-9, last - first)
+        if last <= first:
+            raise SystemExit(f'{expert or "The router"} did not stream an answer to "{prompt}": {result.error_msg}.')
+        return 1000 * (first - begin), (result.usage.completion_tokens - 1) / (last - first)
 
 
 def node_figures(repeats: int) -> tuple[list[Figure], dict[str, Any]]:
