@@ -21,6 +21,7 @@ EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 TIMEOUT_S = 5.0
+ANSWER_S = 1.0  # then it is asked anew: the answer of a server that has just discovered the asker may be lost
 RETRY_S = 0.2
 Version = tuple[ExpertVersion, Expert]
 
@@ -110,12 +111,12 @@ class Champions:
         done = threading.Event()
         future = self._get_version.call_async(GetVersion.Request(expert=name, number=number))
         future.add_done_callback(lambda _future: done.set())
-        for _ in range(int(TIMEOUT_S / 0.1)):
-            if done.wait(0.1):
-                return self._checked(future.result())
-            if not rclpy.ok():
-                break
-        raise EngineError(f'The registry did not answer within {TIMEOUT_S:.0f} s.', 5000)
+        give_up = time.monotonic() + ANSWER_S
+        while not done.wait(0.1):
+            if time.monotonic() > give_up or not rclpy.ok():
+                self._get_version.remove_pending_request(future)
+                raise EngineError(f'The registry did not answer within {TIMEOUT_S:.0f} s.', 5000)
+        return self._checked(future.result())
 
     @staticmethod
     def _checked(response: Any) -> Version:
