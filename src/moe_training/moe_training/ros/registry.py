@@ -27,6 +27,8 @@ from moe_training.errors import error_of
 
 SERVICE_QOS = QoSProfile(depth=100)
 TIMEOUT_S = 15.0
+ANSWER_S = 2.0  # then a read is asked anew: the answer of a server that has just discovered the asker may be lost
+READS = (GetExpert, GetVersion, ListTrainingJobs)
 SAMPLES_A_CALL = 1000
 DATABASE_UNAVAILABLE = 5000
 
@@ -51,15 +53,18 @@ class Registry:
         client = self._clients[interface]
         if not client.wait_for_service(TIMEOUT_S):
             raise error_of(DATABASE_UNAVAILABLE, 'The registry does not answer; look at `moe status`.')
-        done = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _future: done.set())
-        if not done.wait(TIMEOUT_S):
-            raise error_of(DATABASE_UNAVAILABLE, f'The registry did not answer within {TIMEOUT_S:.0f} s.')
-        response = future.result()
-        if response.error_code:
-            raise error_of(response.error_code, response.error_msg)
-        return response
+        patience_s = ANSWER_S if interface in READS else TIMEOUT_S
+        for _ in range(round(TIMEOUT_S / patience_s)):
+            done = threading.Event()
+            future = client.call_async(request)
+            future.add_done_callback(lambda _future, done=done: done.set())
+            if done.wait(patience_s):
+                response = future.result()
+                if response.error_code:
+                    raise error_of(response.error_code, response.error_msg)
+                return response
+            client.remove_pending_request(future)
+        raise error_of(DATABASE_UNAVAILABLE, f'The registry did not answer within {TIMEOUT_S:.0f} s.')
 
     def expert(self, name: str) -> Expert:
         """Get an expert by name."""
