@@ -66,7 +66,8 @@ def test_how_nodes_spin_is_the_same_everywhere():
     assert len({path.read_text() for path in files}) == 1
 
 
-def test_how_nodes_diagnose_is_the_same_in_experts_and_router():
-    """Hardware nodes have another one, with hardware ids and several checks."""
-    files = [ROOT / 'src' / package / package / 'ros' / 'diagnostics.py' for package in ('moe_experts', 'moe_router')]
+@pytest.mark.parametrize('name', ['diagnostics.py', 'quick_service.py'])
+def test_what_experts_and_router_share_is_the_same(name):
+    """Hardware nodes have other diagnostics, with hardware ids and several checks."""
+    files = [ROOT / 'src' / package / package / 'ros' / name for package in ('moe_experts', 'moe_router')]
     assert len({path.read_text() for path in files}) == 1

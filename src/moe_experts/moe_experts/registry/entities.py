@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,16 @@ class Expert:
     created_at: datetime
     updated_at: datetime
     aliases: dict[str, int]
+
+    @classmethod
+    def columns(cls) -> list[Any]:
+        """The columns that hold the fields, in order; aliases come from another table."""
+        return [getattr(ExpertRow, name) for name in cls.__dataclass_fields__ if name != 'aliases']
+
+    @classmethod
+    def of_columns(cls, values: Sequence[Any], aliases: dict[str, int]) -> Expert:
+        """Put together what columns() selected."""
+        return cls(*values, aliases)  # type: ignore[call-arg]
 
     @classmethod
     def of(cls, row: ExpertRow) -> Expert:

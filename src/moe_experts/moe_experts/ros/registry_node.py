@@ -25,6 +25,7 @@ from moe_experts.registry.spool import Spool
 from moe_experts.ros import registry_conversions as convert
 from moe_experts.ros import registry_experts, registry_operations, registry_routes
 from moe_experts.ros.diagnostics import diagnose
+from moe_experts.ros.quick_service import SERVICE_QOS, QuickServices
 from moe_experts.ros.registry_access import Access, answer
 from moe_experts.ros.spinning import spin
 from moe_interfaces.msg import RegistryEvent
@@ -32,10 +33,10 @@ from moe_interfaces.msg import RegistryEvent
 LATCHED = 1000
 EVENTS_QOS = QoSProfile(depth=LATCHED, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 CHORES_S = 5.0  # between two looks at A/B tests and the outbox
 RETRY_LIMIT_S = 10.0
 THREADS = 4
+QUICK = ('get_expert', 'list_experts', 'get_version')  # what others wait for while they answer a person
 
 
 class RegistryNode(Node):  # type: ignore[misc]
@@ -56,8 +57,12 @@ class RegistryNode(Node):  # type: ignore[misc]
         group = ReentrantCallbackGroup()
         for services in (registry_experts.SERVICES, registry_routes.SERVICES, registry_operations.SERVICES):
             for name, (interface, handle) in services.items():
-                self.create_service(interface, f'registry/{name}', answer(self._access, handle),
-                                    qos_profile=SERVICE_QOS, callback_group=group)
+                if name not in QUICK:
+                    self.create_service(interface, f'registry/{name}', answer(self._access, handle),
+                                        qos_profile=SERVICE_QOS, callback_group=group)
+        self._quick = QuickServices(self, {f'registry/{name}': (interface, answer(self._access, handle))
+                                           for name, (interface, handle) in registry_experts.SERVICES.items()
+                                           if name in QUICK})
         self._diagnostics = diagnose(self, 'registry', self._check, MutuallyExclusiveCallbackGroup())
         self._thread = threading.Thread(target=self._keep_open, name='database')
         self._thread.start()
@@ -110,6 +115,7 @@ class RegistryNode(Node):  # type: ignore[misc]
         if self._listener is not None:
             self._listener.wake()
         self._thread.join()
+        self._quick.close()
         if self._database is not None:
             self._database.close()
 

@@ -15,7 +15,8 @@ from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import ExpertStatus, ServingStatus
 from moe_interfaces.srv import Score
 from moe_router.replicas import Replicas, Report
-from moe_router.ros.calls import FEEDBACK_QOS, SERVICE_QOS, ask
+from moe_router.ros.calls import FEEDBACK_QOS, ask
+from moe_router.ros.quick_service import SERVICE_QOS
 
 STALE_S = 5.0  # an expert node reports once a second
 ACTIONS = {'generate_response': GenerateResponse, 'generate_chat_completions': GenerateChatCompletions}

@@ -1,17 +1,18 @@
-"""A service that answers within milliseconds, apart from the node's many other endpoints."""
+"""Services that answer within milliseconds, apart from a node's many other endpoints. The same file in two packages."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import rclpy
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 
-from moe_router.ros.calls import SERVICE_QOS
+SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 
 
 def companion(node: Node, purpose: str) -> Node:
@@ -21,20 +22,25 @@ def companion(node: Node, purpose: str) -> Node:
         start_parameter_services=False, enable_rosout=False, use_global_arguments=False)
 
 
-class QuickService:
-    """One service on a node and a thread of its own.
+class QuickServices:
+    """Services on a node and a thread of their own, one request after the other.
 
-    rclpy looks at every endpoint of an executor each time that one of them has something; the router has fifty,
-    which costs as much as the decision.
+    rclpy looks at every endpoint of an executor each time that one of them has something; for a node with fifty that
+    costs as much as the answer.
+
+    Args:
+        node: whose names and remappings hold.
+        services: interface and handler by name.
     """
 
-    def __init__(self, node: Node, interface: Any, name: str, handle: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, node: Node, services: Mapping[str, tuple[Any, Callable[[Any, Any], Any]]]) -> None:
         self._node = companion(node, 'quick')
-        self._node.create_service(interface, node.resolve_service_name(name), handle, qos_profile=SERVICE_QOS)
+        for name, (interface, handle) in services.items():
+            self._node.create_service(interface, node.resolve_service_name(name), handle, qos_profile=SERVICE_QOS)
         self._executor = SingleThreadedExecutor(context=node.context)
         self._executor.add_node(self._node)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._spin, name=name)
+        self._thread = threading.Thread(target=self._spin, name='quick services')
         self._thread.start()
 
     def _spin(self) -> None:

@@ -20,11 +20,11 @@ from moe_interfaces.srv import CorrectRoute, ExplainRoute, GetRouterStats, Infer
 from moe_router.encoder import Encoder
 from moe_router.notes import NoteIndex
 from moe_router.ros.answering import MOST_AT_ONCE, Answering
-from moe_router.ros.calls import FEEDBACK_QOS, SERVICE_QOS
+from moe_router.ros.calls import FEEDBACK_QOS
 from moe_router.ros.diagnostics import diagnose
 from moe_router.ros.expert_links import ACTIONS, ExpertLinks
 from moe_router.ros.parameters import declare, refusal
-from moe_router.ros.quick_service import QuickService
+from moe_router.ros.quick_service import SERVICE_QOS, QuickServices
 from moe_router.ros.recording import Recording
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.ros.retraining import Retraining
@@ -79,7 +79,7 @@ class RouterNode(Node):  # type: ignore[misc]
                 ('router/explain', ExplainRoute, self._routing.explain),
                 ('router/stats', GetRouterStats, self._routing.stats)):
             self.create_service(interface, name, handle, qos_profile=SERVICE_QOS, callback_group=goals)
-        self._quick = QuickService(self, RoutePrompt, 'route_prompt', self._routing.route_prompt)
+        self._quick = QuickServices(self, {'route_prompt': (RoutePrompt, self._routing.route_prompt)})
         self._diagnostics = diagnose(self, 'routing', self._diagnose, timers)
         self._retraining.start()
         self._registry.start()
