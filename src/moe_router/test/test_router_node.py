@@ -7,8 +7,8 @@ import signal
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from graph import NodeProcess, wait_for
-from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.msg import LoggerLevel, Parameter, ParameterType, ParameterValue
+from rcl_interfaces.srv import GetLoggerLevels, SetLoggerLevels, SetParameters
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 
@@ -197,6 +197,13 @@ def test_the_robots_state_enters_a_prompt_that_asks_for_it(moe):
     assert grounded.error_code == 0
     assert grounded.usage.prompt_tokens > plain.usage.prompt_tokens + 20
     assert publisher.get_subscription_count() == 1
+
+
+def test_its_log_level_changes_while_it_runs(moe):
+    for level in (LoggerLevel.LOG_LEVEL_DEBUG, LoggerLevel.LOG_LEVEL_INFO):
+        asked = [LoggerLevel(name='moe.router', level=level)]
+        assert moe.call(SetLoggerLevels, 'router/set_logger_levels', levels=asked).results[0].successful
+        assert moe.call(GetLoggerLevels, 'router/get_logger_levels', names=['moe.router']).levels[0].level == level
 
 
 def test_decisions_are_recorded_without_their_text_and_can_be_corrected(moe):

@@ -31,7 +31,7 @@ class MarkerNode(Node):  # type: ignore[misc]
     """Publishes markers twice a second, latched."""
 
     def __init__(self) -> None:
-        super().__init__('markers')
+        super().__init__('markers', enable_logger_service=True)
         self._answer, self._confidence, self._abstained = 'nobody was asked yet', 0.0, False
         self._servos = ServoStates()
         for action, name in ((GenerateResponse, 'generate_response'),

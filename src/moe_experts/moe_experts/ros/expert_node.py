@@ -39,7 +39,7 @@ class ExpertNode(Node):  # type: ignore[misc]
     """Serves generation, tokens, scores and embeddings under its own name."""
 
     def __init__(self) -> None:
-        super().__init__('experts')
+        super().__init__('experts', enable_logger_service=True)
         declare(self)
         settings = engine_settings(self)
         self._cache = ResponseCache(

@@ -43,7 +43,7 @@ class RegistryNode(Node):  # type: ignore[misc]
     """Serves registry/*; stays up, and says why, while the database is away."""
 
     def __init__(self) -> None:
-        super().__init__('registry')
+        super().__init__('registry', enable_logger_service=True)
         self._declare()
         self._home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
         self._database: Database | None = None

@@ -26,7 +26,7 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(name)
+        super().__init__(name, enable_logger_service=True)
         self.active = False
         self._autostart = bool(self.declare_parameter('autostart', True, ParameterDescriptor(
             description='configure and activate at once; false leaves the transitions to a manager',

@@ -41,7 +41,7 @@ class RouterNode(Node):  # type: ignore[misc]
     """Serves route_prompt, infer, both generation actions, retrain_router, correct_route and router/*."""
 
     def __init__(self) -> None:
-        super().__init__('router')
+        super().__init__('router', enable_logger_service=True)
         declare(self)
         self.add_on_set_parameters_callback(refusal)
         home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()

@@ -53,7 +53,7 @@ class TrainingNode(Node):  # type: ignore[misc]
     """Serves train_expert, convert_model, quantize_model and training/*_dataset."""
 
     def __init__(self) -> None:
-        super().__init__('training')
+        super().__init__('training', enable_logger_service=True)
         for name, value, text, low, high in _FLOATS:
             self.declare_parameter(name, value, ParameterDescriptor(description=text, floating_point_range=[
                 FloatingPointRange(from_value=low, to_value=high, step=0.0)]))
