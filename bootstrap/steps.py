@@ -21,6 +21,7 @@ from progress import Progress
 
 # The wheels of ROS 2 were built in a container; their cmake files carry that container's paths.
 CONTAINER_PYTHON = '/opt/python/cp311-cp311'
+DEFAULT_DISTRO = 'kilted'
 
 
 def package_of(requirement: str) -> str:
@@ -50,12 +51,16 @@ class Setup:
     Args:
         root: the repository.
         device: "cpu" or "cuda".
+        distro: distribution of ROS 2 to install where none is sourced; its pins are requirements/ros-DISTRO.txt. All
+            but the default have a workspace of their own in build/.
     """
 
-    def __init__(self, root: Path, device: str) -> None:
+    def __init__(self, root: Path, device: str, distro: str = DEFAULT_DISTRO) -> None:
         self.root = root
         self.device = device
-        self.venv = root / '.venv'
+        self.distro = distro
+        self.workspace = root if distro == DEFAULT_DISTRO else root / 'build' / distro
+        self.venv = self.workspace / '.venv'
         self.home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
         self.log = self.home / 'logs' / 'setup.log'
         self._python = str(self.venv / 'bin' / 'python')
@@ -96,7 +101,7 @@ class Setup:
         """The environment of the installed workspace; read once from its setup file, then from a cache."""
         cache = self._stamps / 'environment.json'
         if not cache.is_file():
-            shell = (f'. {self.root}/install/setup.bash; exec {self._python} -c '
+            shell = (f'. {self.workspace}/install/setup.bash; exec {self._python} -c '
                      '"import json, os; print(json.dumps(dict(os.environ)))"')
             done = subprocess.run(['bash', '-c', shell], env=self._build_environment(), capture_output=True, text=True)
             if done.returncode:
@@ -106,7 +111,7 @@ class Setup:
             cache.write_text(json.dumps({key: sourced[key] for key in keep if key in sourced}))
         environment = dict(self._build_environment(), **json.loads(cache.read_text()))
         environment.update(MOE_HOME=str(self.home), MOE_ROOT=str(self.root),
-                           PYTHONPYCACHEPREFIX=str(self.root / 'build' / '.pycache'))
+                           PYTHONPYCACHEPREFIX=str(self.workspace / 'build' / '.pycache'))
         environment.setdefault('ROS_LOG_DIR', str(self.home / 'logs' / 'ros'))
         environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         return environment
@@ -118,7 +123,7 @@ class Setup:
     @property
     def _scratch(self) -> Path:
         """Folder of everything temporary, so that an interrupted build leaves nothing outside."""
-        return self.root / 'build' / '.tmp'
+        return self.workspace / 'build' / '.tmp'
 
     @staticmethod
     def _slug(step: Step) -> str:
@@ -140,9 +145,9 @@ class Setup:
             Step('Python environment', lambda: distro, self._make_venv),
             Step('Build tools', lambda: self._pins('build'), lambda: self._pip('-r', self._file('build')))]
         if not distro:
-            steps.append(Step('ROS 2', lambda: self._pins('ros-kilted'), self._install_ros))
+            steps.append(Step('ROS 2', lambda: self._pins(f'ros-{self.distro}'), self._install_ros))
         steps += [
-            Step('Model libraries', lambda: distro + self.device + self._pins('ml', 'ros-numpy1'), self._install_ml),
+            Step('Model libraries', lambda: distro + self.device + self._pins('ml', 'numpy1'), self._install_ml),
             Step('Model weights', lambda: self._pins('weights'), self._install_weights),
             Step('Test tools', lambda: self._pins('test'), lambda: self._pip('-r', self._file('test'))),
             Step('Interfaces', lambda: distro + self._tree('src/moe_interfaces', contents=True),
@@ -184,7 +189,7 @@ class Setup:
         self._run('Python environment', [*line, '--system-site-packages'] if sourced_ros() else line)
 
     def _install_ros(self) -> None:
-        self._pip('-r', self._file('ros-kilted'))
+        self._pip('-r', self._file(f'ros-{self.distro}'))
         self._run('ROS 2', [self._python, '-c', 'import numpy'])
         numpy_include = subprocess.run([self._python, '-c', 'import numpy; print(numpy.get_include())'],
                                        capture_output=True, text=True, check=True).stdout.strip()
@@ -216,7 +221,7 @@ class Setup:
         if not sourced_ros() or not probe.stdout.startswith('1.'):
             return self._file('ml')
         path = self._scratch / 'ml.txt'
-        path.write_text(replaced(self._pins('ml'), self._pins('ros-numpy1')))
+        path.write_text(replaced(self._pins('ml'), self._pins('numpy1')))
         return str(path)
 
     def _install_weights(self) -> None:
@@ -237,9 +242,10 @@ class Setup:
 
     def _colcon(self, *packages: str) -> None:
         self._run(f'colcon build {" ".join(packages)}', [
-            self._python, '-m', 'colcon', 'build', '--symlink-install', '--event-handlers', 'console_direct+',
-            '--packages-select', *packages, '--cmake-args', '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release',
-            '-DBUILD_TESTING=OFF'])
+            self._python, '-m', 'colcon', '--log-base', str(self.workspace / 'log'), 'build',
+            '--build-base', str(self.workspace / 'build'), '--install-base', str(self.workspace / 'install'),
+            '--symlink-install', '--event-handlers', 'console_direct+', '--packages-select', *packages,
+            '--cmake-args', '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF'])
         (self._stamps / 'environment.json').unlink(missing_ok=True)
 
     def _build_packages(self) -> None:
@@ -248,7 +254,7 @@ class Setup:
     def _prepare_models(self) -> None:
         environment = self.environment()
         for package, program in (('moe_training', 'prepare_base'), ('moe_router', 'prepare_encoder')):
-            self._run(program, [str(self.root / 'install' / package / 'lib' / package / program)], environment)
+            self._run(program, [str(self.workspace / 'install' / package / 'lib' / package / program)], environment)
 
     def _build_environment(self) -> dict[str, str]:
         environment = {key: value for key, value in os.environ.items()

@@ -25,7 +25,7 @@ def own_domain() -> Iterator[int]:
     raise SystemExit('moe: all ROS_DOMAIN_IDs are in use by other test runs; wait for one of them.')
 
 
-def run_tests(root: Path, environment: dict[str, str], arguments: list[str]) -> int:
+def run_tests(root: Path, workspace: Path, environment: dict[str, str], arguments: list[str]) -> int:
     """Run the tests of one package or of all; returns 0 only if something ran and nothing failed."""
     package = arguments[0] if arguments and not arguments[0].startswith('-') else ''
     rest = arguments[1:] if package else arguments
@@ -33,18 +33,20 @@ def run_tests(root: Path, environment: dict[str, str], arguments: list[str]) -> 
     if package and package not in (*known, 'tests'):
         print(f'moe: no package {package}; there are {", ".join(known)} and tests (the whole).', file=sys.stderr)
         return 2
-    python = str(root / '.venv' / 'bin' / 'python')
-    reports = {name: root / 'build' / name / 'pytest.xml' for name in known}
-    reports['tests'] = root / 'build' / 'tests.xml'
+    python, build = str(workspace / '.venv' / 'bin' / 'python'), workspace / 'build'
+    reports = {name: build / name / 'pytest.xml' for name in known}
+    reports['tests'] = build / 'tests.xml'
     for report in reports.values():
         report.unlink(missing_ok=True)
     with own_domain() as domain:
         environment = dict(environment, ROS_DOMAIN_ID=str(domain), ROS_PYTHON_CHECK_FIELDS='1',
-                           HYPOTHESIS_STORAGE_DIRECTORY=str(root / 'build' / '.hypothesis'))
+                           HYPOTHESIS_STORAGE_DIRECTORY=str(build / '.hypothesis'))
         packages = [package] if package in known else [] if package else known
         if packages:
-            subprocess.run([python, '-m', 'colcon', 'test', '--executor', 'sequential', '--event-handlers',
-                            'console_direct+', '--packages-select', *packages, '--pytest-args', '-ra', *rest],
+            subprocess.run([python, '-m', 'colcon', '--log-base', str(workspace / 'log'), 'test',
+                            '--build-base', str(build), '--install-base', str(workspace / 'install'),
+                            '--executor', 'sequential', '--event-handlers', 'console_direct+',
+                            '--packages-select', *packages, '--pytest-args', '-ra', *rest],
                            cwd=root, env=environment)
         if package in ('', 'tests'):
             subprocess.run([python, '-m', 'pytest', '-ra', f'--junit-xml={reports["tests"]}', 'tests', *rest],

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / 'bootstrap'))
 
 import probes  # noqa: E402
+import steps  # noqa: E402
 from lock import exclusive  # noqa: E402
 from steps import Setup, replaced  # noqa: E402
 
@@ -38,6 +39,12 @@ def environment(root, **changes):
     keep = {key: value for key, value in os.environ.items()
             if not key.startswith(('AMENT', 'COLCON', 'ROS_')) and key not in ('PYTHONPATH', 'VIRTUAL_ENV')}
     return {**keep, 'MOE_HOME': str(root.parent / 'home'), **changes}
+
+
+def sourced(folder):
+    """What a ROS 2's setup.bash says of it, as far as set-up looks."""
+    (folder / 'ros' / 'share' / 'rclpy').mkdir(parents=True)
+    return {'ROS_DISTRO': 'kilted', 'AMENT_PREFIX_PATH': str(folder / 'ros')}
 
 
 def plain_path(folder, *programs):
@@ -111,8 +118,27 @@ def test_an_interrupted_set_up_leaves_nothing_and_can_go_on(clone):
 def test_an_installed_ros_keeps_the_numpy_it_was_built_against():
     lines = replaced('# c\ntorch==2.13.0\nnumpy==2.4.6\nopencv-python-headless==5.0\n', '# why\nnumpy<2\n').splitlines()
     assert lines == ['# c', 'torch==2.13.0', 'numpy<2', 'opencv-python-headless==5.0']
-    texts = [(ROOT / 'requirements' / f'{name}.txt').read_text() for name in ('ml', 'ros-numpy1')]
+    texts = [(ROOT / 'requirements' / f'{name}.txt').read_text() for name in ('ml', 'numpy1')]
     assert 'numpy<2' in replaced(*texts) and 'numpy==' not in replaced(*texts)
+
+
+def test_a_distribution_that_is_not_there_is_refused_with_those_that_are(clone):
+    cases = ({}, '--distro takes jazzy or kilted'), (sourced(clone.parent), 'ROS 2 kilted is sourced')
+    for changes, sentence in cases:
+        done = subprocess.run([str(clone / 'moe'), 'test', '--distro', 'iron'], capture_output=True, text=True,
+                              timeout=60, env=environment(clone, MOE_PYTHON=sys._base_executable, **changes))
+        assert done.returncode == 2
+        assert sentence in done.stderr
+
+
+def test_every_distribution_has_its_own_workspace(clone):
+    kilted, jazzy = Setup(clone, 'cpu'), Setup(clone, 'cpu', 'jazzy')
+    assert kilted.venv == clone / '.venv'
+    assert jazzy.venv == clone / 'build' / 'jazzy' / '.venv'
+    assert [one.name for one in jazzy.todo(testing=True)] == [one.name for one in kilted.todo(testing=True)]
+    names = [{steps.package_of(line) for line in (ROOT / 'requirements' / f'ros-{distro}.txt').read_text().splitlines()}
+             for distro in ('kilted', 'jazzy')]
+    assert {name for name in names[0] if name.endswith('-msgs')} <= names[1]
 
 
 def test_two_set_ups_wait_for_each_other(tmp_path):
