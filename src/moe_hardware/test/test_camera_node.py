@@ -9,7 +9,7 @@ import numpy
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 from processes import wait_for
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 from recordings import write_video
 from ros_graph import Graph, node, wait_for_status
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -113,6 +113,30 @@ def test_waits_for_its_camera_says_why_and_starts_when_it_appears(tmp_path, grap
         wait_for_status(diagnostics, 'camera', lambda one: one.level == DiagnosticStatus.OK)
         assert process.end() == 0, process.output
     assert process.output.count('does not exist') == 1, 'said once, not at every attempt'
+
+
+def test_unplugged_and_plugged_in_as_another_device_it_goes_on(tmp_path, graph):
+    diagnostics, raw = graph.diagnostics(), graph.listen(Image, 'image_raw')
+    device = tmp_path / 'by-id'
+    device.symlink_to(write_video(tmp_path / 'first.avi'))
+    with camera_node(tmp_path, device, reconnect_period=0.3, framerate=50.0) as process:
+        assert raw.next(3)[-1].width == 64
+        device.unlink()
+        wait_for_status(diagnostics, 'camera', lambda one: 'does not exist' in one.message)
+        wait_for(lambda: stands_still(raw), what='silence')
+        device.symlink_to(write_video(tmp_path / 'second.avi', size=(32, 24)))
+        assert raw.next(3)[-1].width == 32
+        wait_for_status(diagnostics, 'camera', lambda one: one.level == DiagnosticStatus.OK)
+        assert process.end() == 0, process.output
+
+
+def test_parameters_override_the_quality_of_service(tmp_path, graph):
+    overrides = {f'qos_overrides./moe/image_raw.publisher.{name}': value
+                 for name, value in (('reliability', 'best_effort'), ('depth', 1))}
+    with camera_node(tmp_path, **overrides):
+        infos = wait_for(lambda: graph.node.get_publishers_info_by_topic('/moe/image_raw'), what='the publisher')
+        assert infos[0].qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
+        graph.listen(Image, 'image_raw', qos_profile_sensor_data).next(2)
 
 
 def test_set_capture_stops_and_starts_the_stream(tmp_path, graph):
