@@ -70,7 +70,8 @@ def answers(engine, *requests):
     return results
 
 
-def mixed(name, *weights, adapters, prompt=PROMPTS[0], **options):
+def mixed(name, *weights, adapters, prompt=PROMPTS[0], scales=(), **options):
     messages = (SYSTEM, ('user', prompt))
-    parts = tuple(Part(adapter, weight, messages) for adapter, weight in zip(adapters, weights, strict=True))
+    parts = tuple(Part(adapter, weight, messages, scale) for adapter, weight, scale in zip(
+        adapters, weights, scales or (1.0,) * len(weights), strict=True))
     return request(name, prompt, mixture=parts, **options)

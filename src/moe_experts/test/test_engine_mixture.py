@@ -32,6 +32,14 @@ def test_a_mixture_draws_from_the_weighted_distribution(engine, adapter):
     assert sum(result.weights) == pytest.approx(1.0)
 
 
+def test_a_scale_belongs_to_one_part_of_a_mixture(engine, adapter):
+    plain = answers(engine, request('plain'))['plain'].tokens
+    off = answers(engine, mixed('off', 1.0, 0.0, adapters=[adapter, ''], scales=(0.0, 1.0)))['off'].tokens
+    assert off == plain
+    with pytest.raises(EngineError, match='scale'):
+        engine.submit(mixed('absurd', 1.0, 1.0, adapters=[adapter, ''], scales=(1.0, float('inf'))))
+
+
 def test_mixtures_and_single_experts_run_together(engine, adapter):
     single = answers(engine, request('plain'))['plain'].tokens
     alone = answers(engine, mixed('mixed', 1.0, 1.0, adapters=['', adapter]))['mixed'].tokens

@@ -279,6 +279,16 @@ def test_scales_are_listed_and_changed(graph, node):
         assert graph.call(UpdateLoras, 'experts/update_loras', experts=experts, scales=scales).error_code == code
 
 
+def test_a_goal_scales_the_adapter_for_itself_alone(graph, node):
+    def answer(**fields):
+        return ask(graph, expert='left', system_prompt='look', **fields).result()
+    adapted, plain = answer().response.text, ask(graph, expert='general', system_prompt='look').result().response.text
+    assert answer(lora_scales=[0.0]).response.text == plain != adapted
+    assert answer().response.text == adapted
+    for scales in ([1.0, 1.0], [float('nan')]):
+        assert answer(lora_scales=scales).error_code == 3004
+
+
 def test_a_cleared_cache_is_empty(graph, node):
     ask(graph).result()
     assert graph.call(ClearCache, 'experts/clear_cache').entries > 0

@@ -55,6 +55,7 @@ class GenerateBody(Body):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     experts: Annotated[list[Name], Field(max_length=16)] | None = None
     weights: Annotated[list[Annotated[float, Field(ge=0, le=1e6)]], Field(max_length=16)] | None = None
+    lora_scales: Annotated[list[Annotated[float, Field(ge=-1e3, le=1e3)]], Field(max_length=16)] | None = None
     ground: StrictBool | None = None
     reset: StrictBool | None = None
     truncate: Annotated[str, StringConstraints(pattern='^(left|middle)?$')] | None = None

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_experts.engines.chat import ChatTemplate
-from moe_experts.engines.engine import EngineError, EngineSettings, Messages, Piece, Request, Result
+from moe_experts.engines.engine import EngineError, EngineSettings, Messages, Part, Piece, Request, Result
 from moe_experts.engines.grammar import GrammarCompiler
 from moe_experts.engines.mixture import log_softmax
 from moe_experts.engines.pace import Pace
@@ -92,11 +92,11 @@ class BatchingEngine:
         """Queue a request; raises EngineError (1001, 3002, 3004)."""
         request.sampling.check()
         check_mixture(request)
-        if not np.isfinite(request.scale):
-            raise EngineError(f'The scale of the adapter is {request.scale}; it must be a finite number.')
-        parts = [(part.adapter, part.messages) for part in request.mixture] or [(request.adapter, request.messages)]
-        for adapter, _messages in parts:
-            self._owner(adapter)
+        parts = request.mixture or (Part(request.adapter, 1.0, request.messages, request.scale),)
+        for part in parts:
+            if not np.isfinite(part.scale):
+                raise EngineError(f'The scale of the adapter is {part.scale}; it must be a finite number.')
+            self._owner(part.adapter)
         if len(parts) > self._settings.slots:
             raise EngineError(f'A mixture of {len(parts)} experts is more than the {self._settings.slots} sequences '
                               'that run at once.')
@@ -104,8 +104,7 @@ class BatchingEngine:
             raise EngineError(f'{len(self._waiting)} requests wait already; try again later.', 3002,
                               self._pace.clearing_s(len(self._waiting), self._settings.slots))
         limit = min(request.max_seq_len, self._runtime.sequence_tokens)
-        branches = [Branch(adapter, request.scale, self._prompt(messages, request, limit))
-                    for adapter, messages in parts]
+        branches = [Branch(part.adapter, part.scale, self._prompt(part.messages, request, limit)) for part in parts]
         if sum(min(len(one.prompt) + request.max_tokens, limit) for one in branches) > self._runtime.context_tokens:
             raise EngineError(f'A mixture of {len(parts)} such answers does not fit into the context of '
                               f'{self._runtime.context_tokens} tokens; lower max_tokens.')

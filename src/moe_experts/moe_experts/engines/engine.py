@@ -100,11 +100,12 @@ Probable = tuple[int, float, str]  # a token, its probability 0..1, its text
 
 @dataclass(frozen=True)
 class Part:
-    """One expert of a mixture: its adapter, its weight >= 0, and the prompt as it is put to that expert."""
+    """One expert of a mixture: its adapter and the scale of it, its weight >= 0, the prompt as that expert gets it."""
 
     adapter: str
     weight: float
     messages: Messages
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ class Request:
         messages: (role, content), oldest first.
         adapter: key of a loaded adapter; '' = the bare base.
         scale: of the adapter for this request alone, times the one it was loaded with.
-        mixture: experts whose distributions are mixed; () = the one above.
+        mixture: experts whose distributions are mixed, each with its own adapter and scale; () = the one above.
         deadline: time.monotonic() [s] after which nobody waits; 0 = none.
         truncate: '' = a prompt longer than the context is an error, 'left' or 'middle' = cut there.
     """

@@ -63,6 +63,9 @@ def check(goal: Any) -> None:
     if len(goal.weights) not in (0, len(goal.experts)):
         raise EngineError(f'There are {len(goal.experts)} experts and {len(goal.weights)} weights; give one weight per '
                           'expert, or none.')
+    if len(goal.lora_scales) not in (0, 1, len(goal.experts)):
+        raise EngineError(f'There are {len(goal.lora_scales)} LoRA scales for {max(1, len(goal.experts))} experts; '
+                          'give one for all, one per expert, or none.')
     if goal.truncate not in ('', 'left', 'middle'):
         raise EngineError(f'truncate is "{goal.truncate}"; it must be "", "left" or "middle".')
     if goal.max_tokens < 0:
@@ -87,10 +90,13 @@ def request(goal: Any, experts: list[tuple[Loaded, Expert]], now: Time, seed_off
     settings = sampling(expert.sampling_config, asked)
     if seed_offset and settings.seed >= 0:
         settings = Sampling(**{**settings.__dict__, 'seed': settings.seed + seed_offset})
-    parts = tuple(Part(one.adapter, float(weight), _messages(goal, kind)) for (one, kind), weight in zip(
-        experts, goal.weights or [1.0] * len(experts), strict=True)) if others else ()
+    scales = [float(scale) for scale in goal.lora_scales] or [1.0]
+    scales = scales if len(scales) == len(experts) else scales * len(experts)
+    parts = tuple(Part(one.adapter, float(weight), _messages(goal, kind), scale) for (one, kind), weight, scale in zip(
+        experts, goal.weights or [1.0] * len(experts), scales, strict=True)) if others else ()
     return Request(
-        id=uuid.uuid4().hex, messages=_messages(goal, expert), adapter=loaded.adapter, mixture=parts,
+        id=uuid.uuid4().hex, messages=_messages(goal, expert), adapter=loaded.adapter, scale=scales[0],
+        mixture=parts,
         sampling=settings, max_tokens=goal.max_tokens or expert.max_tokens or 256,
         max_seq_len=expert.max_seq_len or 2048, stop=tuple(goal.stop), json_schema='' if schema == '{}' else schema,
         regex=asked.regex, grammar=asked.grammar, priority=goal.priority or expert.priority,
@@ -115,6 +121,15 @@ def probabilities(token: int, rows: tuple[Probable, ...]) -> TokenProbArray:
     """The most probable tokens at one position."""
     return TokenProbArray(chosen_token=token, data=[
         TokenProb(token=int(one), probability=float(value), token_text=text) for one, value, text in rows])
+
+
+def event(result: Any) -> str:
+    """One line about an answer for the log; no word of prompt or answer."""
+    line = (f'Answered: request_id={result.request_id} expert={result.expert} version={result.expert_version} '
+            f'{result.finish_reason}, {result.usage.completion_tokens} tokens')
+    line += ' from memory' if result.cached else (
+        f', first after {1e3 * result.timings.first_token_s:.0f} ms, all after {1e3 * result.timings.total_s:.0f} ms')
+    return f'{line}, error {result.error_code}: {result.error_msg}' if result.error_code else line
 
 
 def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int, cached: bool) -> Any:
