@@ -51,7 +51,8 @@ def test_rqt_perspective_loads():
 def test_aggregator_knows_every_group_of_names():
     content = yaml.safe_load((TOP / 'config' / 'diagnostics.yaml').read_text())['/**']['ros__parameters']
     contained = [name for group in content.values() if isinstance(group, dict) for name in group['contains']]
-    assert {'router: ', 'experts: ', 'registry: ', 'servos: ', 'motion: ', 'camera: ', 'imu: '} <= set(contained)
+    assert {f'{name}: ' for name in ('router', 'experts', 'registry', 'training', 'gateway', 'servos', 'motion',
+                                     'camera', 'imu')} <= set(contained)
 
 
 def test_markers_say_who_answers_and_that_the_robot_is_stopped():

@@ -14,11 +14,14 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import IntegerRange, ParameterDescriptor
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from moe_client.gateway.ports import listen, taken_by
 from moe_client.gateway.settings import Settings
+from moe_client.ros.diagnostics import diagnose
 from moe_client.ros.graph import Graph
 
 READY_TIMEOUT_S = 2.0  # a node that is away is told soon, and one that starts again is often back by then
@@ -59,6 +62,21 @@ def declare(node: Node) -> Settings:
                              0, 65535))
 
 
+class Health:
+    """What /diagnostics says of the gateway."""
+
+    def __init__(self) -> None:
+        self._level, self._sentence = DiagnosticStatus.WARN, 'Starting.'
+
+    def put(self, level: bytes, sentence: str) -> None:
+        """Say this from now on."""
+        self._level, self._sentence = level, sentence
+
+    def check(self) -> tuple[bytes, str, dict[str, str]]:
+        """As diagnose() asks for it."""
+        return self._level, self._sentence, {'pid': str(os.getpid())}
+
+
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exit code 0."""
     stop = threading.Event()
@@ -66,15 +84,17 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
-        settings = declare(graph.node)
-        listeners = _listeners(graph, settings, stop)
+        settings, health = declare(graph.node), Health()
+        diagnostics = diagnose(graph.node, 'http', health.check, MutuallyExclusiveCallbackGroup())
+        listeners = _listeners(graph, settings, health, stop)
         if listeners is not None:
-            _serve(graph, settings, *listeners, stop)
+            _serve(graph, settings, *listeners, health, stop)
+        del diagnostics  # until here it is needed
     finally:
         graph.close()
 
 
-def _listeners(graph: Graph, settings: Settings, stop: threading.Event
+def _listeners(graph: Graph, settings: Settings, health: Health, stop: threading.Event
                ) -> tuple[socket.socket, socket.socket] | None:
     """Sockets of the API and of the metrics, as soon as both ports are free; None = stopped before."""
     wanted = (('api.port', settings.port), ('metrics.port', settings.metrics_port))
@@ -88,13 +108,14 @@ def _listeners(graph: Graph, settings: Settings, stop: threading.Event
         except OSError as error:
             if str(error) != said:
                 said = str(error)
+                health.put(DiagnosticStatus.ERROR, f'{said}.')
                 graph.node.get_logger().error(f'{said}. Trying again every {RETRY_S:.0f} s.')
         stop.wait(RETRY_S)
     return None
 
 
 def _serve(graph: Graph, settings: Settings, api: socket.socket, metrics_listener: socket.socket,
-           stop: threading.Event) -> None:
+           health: Health, stop: threading.Event) -> None:
     """Serve the API with as many processes as asked for, and the metrics of them all, until stopped."""
     with contextlib.ExitStack() as stack:
         alone = settings.workers == 1
@@ -117,6 +138,7 @@ def _serve(graph: Graph, settings: Settings, api: socket.socket, metrics_listene
         stack.enter_context(_announced(settings.home / 'run' / 'gateway.json', address, port, metrics_port))
         graph.node.get_logger().info(f'http://{address}:{port} serves the dashboard, /docs and the APIs; '
                                      f'http://{address}:{metrics_port}/metrics the metrics.')
+        health.put(DiagnosticStatus.OK, f'Serving on http://{address}:{port}.')
         if stop.is_set():
             return
         if alone:

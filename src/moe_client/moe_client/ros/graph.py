@@ -100,7 +100,7 @@ class Graph:
         rclpy.init(args=list(arguments), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(
             name or f'client_{time.monotonic_ns() % 10**9}', namespace=namespace, context=self._context,
-            enable_rosout=bool(name), start_parameter_services=bool(name))
+            enable_rosout=bool(name), start_parameter_services=bool(name), enable_logger_service=bool(name))
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}

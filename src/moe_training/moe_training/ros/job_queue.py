@@ -64,6 +64,7 @@ class JobQueue:
     def __init__(self, at_once: int, run: Callable[[Entry], None], drop: Callable[[Entry], None]) -> None:
         self._run, self._drop = run, drop
         self._waiting: list[Entry] = []
+        self._running: list[Entry] = []
         self._changed = threading.Condition()
         self._closing = False
         self._threads = [threading.Thread(target=self._work, name=f'jobs {number}') for number in range(at_once)]
@@ -84,8 +85,16 @@ class JobQueue:
                 if self._closing:
                     return
                 entry = self._waiting.pop(0)
+                self._running.append(entry)
             entry.execute()
             self._run(entry)
+            with self._changed:
+                self._running.remove(entry)
+
+    def rows(self) -> tuple[list[TrainingJob], list[TrainingJob]]:
+        """Those of the jobs that run, and of those that wait, in order."""
+        with self._changed:
+            return [entry.row for entry in self._running], [entry.row for entry in self._waiting]
 
     def _watch(self) -> None:
         """End those who were cancelled before their turn."""

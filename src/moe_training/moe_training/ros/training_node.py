@@ -10,10 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticStatus
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
 
 from moe_interfaces.action import TrainExpert
@@ -26,6 +27,7 @@ from moe_training.job import Champion, Job
 from moe_training.paths import job_folder
 from moe_training.ros import goals
 from moe_training.ros.dataset_services import DatasetServices
+from moe_training.ros.diagnostics import diagnose
 from moe_training.ros.job_queue import Entry, JobQueue
 from moe_training.ros.job_runner import JobRunner
 from moe_training.ros.model_actions import ModelActions
@@ -77,6 +79,8 @@ class TrainingNode(Node):  # type: ignore[misc]
             handle_accepted_callback=self._accepted, callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _goal: CancelResponse.ACCEPT, goal_service_qos_profile=SERVICE_QOS,
             result_service_qos_profile=SERVICE_QOS)
+        self._registry_away = True
+        self._diagnostics = diagnose(self, 'jobs', self._diagnose, MutuallyExclusiveCallbackGroup())
         threading.Thread(target=self._take_up, daemon=True, name='earlier jobs').start()
 
     def close(self) -> None:
@@ -106,6 +110,7 @@ class TrainingNode(Node):  # type: ignore[misc]
             try:
                 for row in self._registry.unfinished_jobs():
                     self._take_up_one(row)
+                self._registry_away = False
                 return
             except TrainingError:
                 self._runner.closing.wait(RETRY_S)  # the registry is still starting
@@ -123,6 +128,16 @@ class TrainingNode(Node):  # type: ignore[misc]
             self._say(True, f'Training job {row.id} of {row.expert}: {error}')
             row.status, row.error_msg, row.pid = TrainingJob.FAILED, str(error), 0
             self._registry.update_job(row)
+
+    def _diagnose(self) -> tuple[bytes, str, dict[str, str]]:
+        running, waiting = self._queue.rows()
+        values = {'running': ' '.join(str(row.id) for row in running),
+                  'waiting': ' '.join(str(row.id) for row in waiting)}
+        for row in running:
+            values[f'job {row.id}'] = f'{row.expert}, step {row.step} of {row.total_steps}, pid {row.pid}'
+        if self._registry_away:
+            return DiagnosticStatus.WARN, 'Waiting for the registry, which knows the jobs of before.', values
+        return DiagnosticStatus.OK, f'{len(running)} jobs run, {len(waiting)} wait.', values
 
     def _accepted(self, handle: ServerGoalHandle) -> None:
         threading.Thread(target=self._admit, args=(handle,), daemon=True, name='new job').start()
