@@ -66,8 +66,10 @@ def test_how_nodes_spin_is_the_same_everywhere():
     assert len({path.read_text() for path in files}) == 1
 
 
-@pytest.mark.parametrize('name', ['diagnostics.py', 'quick_service.py'])
-def test_what_experts_and_router_share_is_the_same(name):
+@pytest.mark.parametrize(('name', 'packages'), [
+    ('diagnostics.py', ('experts', 'router', 'training', 'client')),
+    ('quick_endpoints.py', ('experts', 'router', 'hardware'))])
+def test_what_packages_share_is_the_same(name, packages):
     """Hardware nodes have other diagnostics, with hardware ids and several checks."""
-    files = [ROOT / 'src' / package / package / 'ros' / name for package in ('moe_experts', 'moe_router')]
+    files = [ROOT / 'src' / f'moe_{package}' / f'moe_{package}' / 'ros' / name for package in packages]
     assert len({path.read_text() for path in files}) == 1

@@ -9,23 +9,20 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 
 from moe_experts.engines.engine import EngineError, Piece, Request, Result
 from moe_experts.pool import Loaded, Pool
 from moe_experts.response_cache import ResponseCache, key_of
 from moe_experts.ros import generation
-from moe_experts.ros.champions import SERVICE_QOS
+from moe_experts.ros.quick_endpoints import QuickEndpoints
 from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import Expert
 
 CANCEL_TIMEOUT_S = 1.0
 CLOSE_TIMEOUT_S = 2.0
-FEEDBACK_QOS = QoSProfile(depth=1000)  # a grammar may force many tokens in one step
 Load = Callable[[str], tuple[Loaded, Expert]]
 Arrivals = queue.SimpleQueue[tuple[int, Piece | Result] | None]
 
@@ -33,7 +30,7 @@ Arrivals = queue.SimpleQueue[tuple[int, Piece | Result] | None]
 class Answers:
     """Serves generate_response and generate_chat_completions.
 
-    A goal holds one executor thread, which sleeps until its worker says something or None asks to cancel.
+    A goal holds one thread of the endpoints' pool, which sleeps until its worker says something or None asks to cancel.
 
     Args:
         prefix: of the actions' names.
@@ -44,7 +41,7 @@ class Answers:
     """
 
     def __init__(self, node: Node, prefix: str, pool: Pool, cache: ResponseCache, load: Load,
-                 keep_alive: float | None, changed: Callable[[], None], group: CallbackGroup) -> None:
+                 keep_alive: float | None, changed: Callable[[], None], endpoints: QuickEndpoints) -> None:
         self._node, self._pool, self._cache, self._load = node, pool, cache, load
         self._keep_alive, self._changed = keep_alive, changed
         self._default = node.get_parameter('experts.default').value
@@ -55,11 +52,8 @@ class Answers:
         self._stopping = False
         self._names = {GenerateResponse: f'{prefix}/generate_response',
                        GenerateChatCompletions: f'{prefix}/generate_chat_completions'}
-        self._servers = [
-            ActionServer(node, interface, name, self._execute, callback_group=group,
-                         cancel_callback=self._cancel, goal_service_qos_profile=SERVICE_QOS,
-                         result_service_qos_profile=SERVICE_QOS, feedback_pub_qos_profile=FEEDBACK_QOS)
-            for interface, name in self._names.items()]
+        for interface, name in self._names.items():
+            endpoints.action(name, interface, self._execute, self._cancel)
 
     def drain(self, grace_s: float) -> None:
         """Begin nothing more, let what runs finish for so long, then cancel it; returns when all have their result."""
@@ -116,6 +110,7 @@ class Answers:
             result.request_id, result.expert = goal.request_id, goal.expert
             result.error_code, result.error_msg, result.retry_after = error.code, str(error), error.retry_after_s
         self._conclude(handle, result)
+        self._node.get_logger().info(generation.event(result))
         with self._lock:
             del self._goals[bytes(handle.goal_id.uuid)]
         self._changed()

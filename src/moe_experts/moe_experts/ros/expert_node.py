@@ -22,6 +22,7 @@ from moe_experts.ros.benchmark import Benchmark
 from moe_experts.ros.champions import SERVICE_QOS, Champions, Version
 from moe_experts.ros.model_services import ModelServices, answering
 from moe_experts.ros.parameters import declare, engine_settings, limits, value
+from moe_experts.ros.quick_endpoints import QuickEndpoints
 from moe_experts.ros.spinning import spin
 from moe_experts.ros.status import Status, expert_status
 from moe_experts.weights import Weights
@@ -30,9 +31,9 @@ from moe_interfaces.srv import LoadExpert, UnloadExpert
 
 FALLBACK = 'general'
 PRELOAD_RETRY_S = 2.0
-# A goal holds a thread while its worker answers, and they are made as they are needed: what an engine
-# runs and queues, and some for services and the registry's replies.
-THREADS = 120
+# A goal holds a thread while its worker answers, and they are made as they are needed: what an engine runs and queues.
+MOST_GOALS = 100
+THREADS = 20  # for services, benchmarks and the registry's replies
 
 
 class ExpertNode(Node):  # type: ignore[misc]
@@ -52,8 +53,9 @@ class ExpertNode(Node):  # type: ignore[misc]
         prefix, goals = self.get_name(), ReentrantCallbackGroup()
         self._champions = Champions(self, self._replace)
         keep_alive = value(self, 'experts.keep_alive')
+        self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
         self._answers = Answers(self, prefix, self._pool, self._cache, self._loaded,
-                                None if keep_alive < 0 else keep_alive, self._changed, goals)
+                                None if keep_alive < 0 else keep_alive, self._changed, self._actions)
         self._model_services = ModelServices(self, prefix, self._pool, self._cache, self._champions,
                                              self._loaded_or_fallback, goals)
         self._benchmark = Benchmark(self, prefix, self._pool, self._loaded, goals)
@@ -62,6 +64,7 @@ class ExpertNode(Node):  # type: ignore[misc]
             self.create_service(interface, f'{prefix}/{name}', answering(handle), qos_profile=SERVICE_QOS,
                                 callback_group=goals)
         self._status = Status(self, prefix, self._pool, self._cache, self._answers, settings.queue_limit)
+        self._actions.start()
         threading.Thread(target=self._preload, daemon=True, name='preload').start()
         self.get_logger().info(f'Serving with {settings.threads} threads.')
 
@@ -70,6 +73,7 @@ class ExpertNode(Node):  # type: ignore[misc]
         self._stopped.set()
         self._answers.drain(value(self, 'shutdown_grace_s'))
         self._champions.close()
+        self._actions.close()
         self._pool.close()
 
     def _changed(self) -> None:

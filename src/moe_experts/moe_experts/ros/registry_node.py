@@ -25,7 +25,7 @@ from moe_experts.registry.spool import Spool
 from moe_experts.ros import registry_conversions as convert
 from moe_experts.ros import registry_experts, registry_operations, registry_routes
 from moe_experts.ros.diagnostics import diagnose
-from moe_experts.ros.quick_service import SERVICE_QOS, QuickServices
+from moe_experts.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 from moe_experts.ros.registry_access import Access, answer
 from moe_experts.ros.spinning import spin
 from moe_interfaces.msg import RegistryEvent
@@ -60,9 +60,11 @@ class RegistryNode(Node):  # type: ignore[misc]
                 if name not in QUICK:
                     self.create_service(interface, f'registry/{name}', answer(self._access, handle),
                                         qos_profile=SERVICE_QOS, callback_group=group)
-        self._quick = QuickServices(self, {f'registry/{name}': (interface, answer(self._access, handle))
-                                           for name, (interface, handle) in registry_experts.SERVICES.items()
-                                           if name in QUICK})
+        self._quick = QuickEndpoints(self, 'quick')
+        for name in QUICK:
+            interface, handle = registry_experts.SERVICES[name]
+            self._quick.service(f'registry/{name}', interface, answer(self._access, handle))
+        self._quick.start()
         self._diagnostics = diagnose(self, 'registry', self._check, MutuallyExclusiveCallbackGroup())
         self._thread = threading.Thread(target=self._keep_open, name='database')
         self._thread.start()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 
 from moe_hardware.dynamixel.controller import ServoController
 from moe_hardware.errors import MotionCancelled, MotionError, SafetyViolation
+from moe_hardware.ros.quick_endpoints import QuickEndpoints
 
 try:
     from control_msgs.action import FollowJointTrajectory
@@ -27,13 +27,13 @@ class TrajectoryServer:
     Args:
         node: that serves.
         controller: of the servos.
-        group: of callbacks, reentrant.
+        endpoints: of its actions.
     """
 
-    def __init__(self, node: Node, controller: ServoController, group: CallbackGroup) -> None:
+    def __init__(self, node: Node, controller: ServoController, endpoints: QuickEndpoints) -> None:
         self._node, self._controller = node, controller
-        self._server = ActionServer(node, FollowJointTrajectory, 'follow_joint_trajectory', self._execute,
-                                    callback_group=group, cancel_callback=lambda _goal: CancelResponse.ACCEPT)
+        endpoints.action('follow_joint_trajectory', FollowJointTrajectory, self._execute,
+                         lambda _goal: CancelResponse.ACCEPT)
 
     def _execute(self, handle: ServerGoalHandle) -> Any:
         result, trajectory = FollowJointTrajectory.Result(), handle.request.trajectory

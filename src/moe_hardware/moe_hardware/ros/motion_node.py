@@ -8,11 +8,10 @@ import time
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
-from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.action.client import ClientGoalHandle
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -23,17 +22,18 @@ from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, 
 from moe_hardware.motion import Command, Move, Range, Step, Stop, parse, plan, typed
 from moe_hardware.ros.latest_message import LatestMessage
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
+from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import ExecuteMotion, MoveJoints
 
-SERVICE_QOS = QoSProfile(depth=100)
 SERVO_NODE_TIMEOUT_S = 2.0
 FRESH_S = 1.0  # joint positions older than this are not moved from
 AWAY_S = 3.0  # without joint positions for so long the servo node is gone; DDS itself may take 20 s to notice
 RESTART_S = 6.0  # a servo node that was there a moment ago may be starting again
 OVERTIME_S = 6.0  # a step may take this much longer than planned, waiting for a busy bus included
 POLL_S = 0.02
-THREADS = 12  # a goal blocks one until it ends; a stop must find a free one
+MOST_GOALS = 12  # at once; each holds a thread until it ends, and a stop must find a free one
+THREADS = 2
 _AWAY = 'The servo node does not answer; see whether it runs (moe status) and what it says (moe logs servos).'
 
 
@@ -54,17 +54,19 @@ class MotionNode(ManagedNode):
         self._positions: dict[str, tuple[float, float]] = {}  # [rad] and monotonic time of measurement [s], by joint
         self._runs_lock = threading.Lock()
         self._run: _Run | None = None
-        # Goals block a thread each; what they wait for arrives in others.
-        goals, answers = ReentrantCallbackGroup(), ReentrantCallbackGroup()
         self._joint_states = LatestMessage(self, JointState, 'joint_states')
-        self._move_joints = ActionClient(self, MoveJoints, 'move_joints', callback_group=answers)
         self._stop_motion = self.create_client(Trigger, 'stop_motion', qos_profile=SERVICE_QOS,
-                                               callback_group=answers)
-        self._execute_motion = ActionServer(
-            self, ExecuteMotion, 'execute_motion', self._execute, callback_group=goals,
-            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
-            goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
+                                               callback_group=ReentrantCallbackGroup())
+        self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
+        self._move_joints = self._actions.action_client('move_joints', MoveJoints)
+        self._actions.action('execute_motion', ExecuteMotion, self._execute, lambda _goal: CancelResponse.ACCEPT)
+        self._actions.start()
         self.autostart()
+
+    def close(self) -> None:
+        """End of the process: end the goal under way."""
+        super().close()
+        self._actions.close()
 
     def begin(self) -> None:
         """Take goals."""

@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
@@ -32,16 +31,17 @@ from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
 from moe_hardware.ros.follow_joint_trajectory import FollowJointTrajectory, TrajectoryServer
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.publishing import sensor_publisher
+from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoInfo, ServoState, ServoStates
 from moe_interfaces.srv import RebootServos, ScanServos, SetServoId, SetTorque
 
-SERVICE_QOS = QoSProfile(depth=100)
 STATES_PERIOD_S = 0.1
 IDLE_STATES_PERIOD_S = 0.5  # while no servo answers
 FEEDBACK_PERIOD_S = 0.05
-THREADS = 12  # a goal blocks one until it ends; the e-stop and the others must find a free one
+MOST_GOALS = 12  # at once; each holds a thread until it ends
+THREADS = 12  # a service waits for the bus; the e-stop and the others must find a free one
 
 
 class ServoNode(ManagedNode):
@@ -62,16 +62,14 @@ class ServoNode(ManagedNode):
                                  callback_group=MutuallyExclusiveCallbackGroup())  # in the order they come
         self.create_subscription(Float64MultiArray, 'commands', self._command, 1,
                                  callback_group=MutuallyExclusiveCallbackGroup())
-        self._move_joints = ActionServer(
-            self, MoveJoints, 'move_joints', self._move, callback_group=group,
-            cancel_callback=lambda _goal: CancelResponse.ACCEPT,
-            goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
+        self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
+        self._actions.action('move_joints', MoveJoints, self._move, lambda _goal: CancelResponse.ACCEPT)
         for interface, name, handle in (
                 (SetTorque, 'set_torque', self._set_torque), (RebootServos, 'reboot', self._reboot),
                 (ScanServos, 'scan_servos', self._scan), (SetServoId, 'set_servo_id', self._set_id)):
             self.create_service(interface, name, self._answer(handle), qos_profile=SERVICE_QOS, callback_group=group)
         if FollowJointTrajectory is not None:
-            self._follow_joint_trajectory = TrajectoryServer(self, self._controller, group)
+            self._follow_joint_trajectory = TrajectoryServer(self, self._controller, self._actions)
         for name, act in (('estop', self._estop), ('reset_estop', self._reset_estop), ('stop_motion', self._stop)):
             self.create_service(Trigger, name, self._trigger(act), qos_profile=SERVICE_QOS, callback_group=group)
         self.create_timer(IDLE_STATES_PERIOD_S, self._publish_idle_states,
@@ -81,6 +79,7 @@ class ServoNode(ManagedNode):
         diagnostics.add('estop', self._diagnose_estop)
         for at, name in enumerate(self._settings.joints):
             diagnostics.add(name, lambda at=at: self._diagnose_servo(self._controller.reports[at]))
+        self._actions.start()
         self.autostart()
 
     def begin(self) -> None:
@@ -90,6 +89,11 @@ class ServoNode(ManagedNode):
     def end(self) -> None:
         """Leave the servos as the settings say, torque off by default."""
         self._controller.stop()
+
+    def close(self) -> None:
+        """End of the process: leave the servos, then end their goals."""
+        super().close()
+        self._actions.close()
 
     def _declare_settings(self) -> Settings:
         """Declare the parameters. Raises ValueError for those that do not fit together."""

@@ -313,6 +313,10 @@ class Answering:
                 and result.expert in self._value('action_experts'):
             self._act(result, job.cancelled)
         self._recording.ended(result, goal.session, chosen.trial, time.monotonic() - job.begin, job.first_s)
+        self._node.get_logger().info(
+            f'Routed: request_id={result.request_id} expert={result.expert} version={result.expert_version} '
+            f'{chosen.decision.stage}, confidence {chosen.decision.confidence:.2f}, {result.finish_reason}'
+            + (f', error {result.error_code}: {result.error_msg}' if result.error_code else ''))
 
     def _act(self, result: Any, cancelled: Callable[[], bool]) -> None:
         """Carry out a motion command; its error becomes the result's."""

@@ -9,7 +9,6 @@ from typing import Any
 from rclpy.client import Client
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
-FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
 

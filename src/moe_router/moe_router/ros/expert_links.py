@@ -15,8 +15,8 @@ from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import ExpertStatus, ServingStatus
 from moe_interfaces.srv import Score
 from moe_router.replicas import Replicas, Report
-from moe_router.ros.calls import FEEDBACK_QOS, ask
-from moe_router.ros.quick_service import SERVICE_QOS
+from moe_router.ros.calls import ask
+from moe_router.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 
 STALE_S = 5.0  # an expert node reports once a second
 ACTIONS = {'generate_response': GenerateResponse, 'generate_chat_completions': GenerateChatCompletions}
@@ -26,17 +26,17 @@ class ExpertLinks:
     """Clients of every expert node.
 
     Args:
+        endpoints: where goals are sent from.
         names: prefixes of the nodes' endpoints, for example "experts" or "arm/experts".
         rest_s: how long a node that failed is left alone [s].
     """
 
-    def __init__(self, node: Node, names: Sequence[str], rest_s: float, stop: threading.Event) -> None:
+    def __init__(self, node: Node, endpoints: QuickEndpoints, names: Sequence[str], rest_s: float,
+                 stop: threading.Event) -> None:
         self._stop = stop
         self._heard: dict[str, float] = {}
         answers, status = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
-        self._actions = {(prefix, interface): ActionClient(node, interface, f'{prefix}/{action}',
-                                                           callback_group=answers,
-                                                           feedback_sub_qos_profile=FEEDBACK_QOS)
+        self._actions = {(prefix, interface): endpoints.action_client(f'{prefix}/{action}', interface)
                          for prefix in names for action, interface in ACTIONS.items()}
         self._scores = {prefix: node.create_client(Score, f'{prefix}/score', qos_profile=SERVICE_QOS,
                                                    callback_group=answers) for prefix in names}

@@ -14,7 +14,7 @@ from rclpy.time import Time
 from sensor_msgs.msg import CameraInfo, Imu, JointState
 
 from moe_router.grounding import Reading, RobotState, joints, orientation
-from moe_router.ros.quick_service import companion
+from moe_router.ros.quick_endpoints import companion
 
 SOURCES = ('imu', 'joints', 'image', 'diagnostics')
 FIRST_S = 0.5  # how long the first prompt after a rest waits for the topics to be discovered and heard

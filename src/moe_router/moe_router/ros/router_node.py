@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticStatus
-from rclpy.action import ActionServer, CancelResponse
-from rclpy.action.client import ActionClient
+from rclpy.action import CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
@@ -20,11 +19,10 @@ from moe_interfaces.srv import CorrectRoute, ExplainRoute, GetRouterStats, Infer
 from moe_router.encoder import Encoder
 from moe_router.notes import NoteIndex
 from moe_router.ros.answering import MOST_AT_ONCE, Answering
-from moe_router.ros.calls import FEEDBACK_QOS
 from moe_router.ros.diagnostics import diagnose
 from moe_router.ros.expert_links import ACTIONS, ExpertLinks
 from moe_router.ros.parameters import declare, refusal
-from moe_router.ros.quick_service import SERVICE_QOS, QuickServices
+from moe_router.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 from moe_router.ros.recording import Recording
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.ros.retraining import Retraining
@@ -34,7 +32,8 @@ from moe_router.ros.spinning import spin
 from moe_router.router import Router
 from moe_router.rules import Rules
 
-THREADS = MOST_AT_ONCE + 16  # made as they are needed: one per answer that is relayed, some for what it waits for
+# Threads are made as they are needed: one per answer that is relayed, some for what it waits for.
+MOST_GOALS = THREADS = MOST_AT_ONCE + 16
 
 
 class RouterNode(Node):  # type: ignore[misc]
@@ -46,8 +45,11 @@ class RouterNode(Node):  # type: ignore[misc]
         self.add_on_set_parameters_callback(refusal)
         home = Path(os.environ.get('MOE_HOME') or '~/.local/share/moe').expanduser().absolute()
         self._stop = threading.Event()
-        # Goals block a thread each; what they wait for is answered in other groups.
-        goals, answers, timers = ReentrantCallbackGroup(), ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        # Services that wait for an answer block a thread each.
+        waiting, timers = ReentrantCallbackGroup(), MutuallyExclusiveCallbackGroup()
+        # apart from each other, because a decision may wait for a model's answer
+        self._decisions = QuickEndpoints(self, 'quick')
+        self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
         # one thread a prompt: two take a third more of the cores for the same, and the experts want them
         self._router = Router(Encoder(home / 'models', threads=1),
                               lambda prompt, names: self._answering.choose_by_model(prompt, names))
@@ -59,27 +61,25 @@ class RouterNode(Node):  # type: ignore[misc]
         notes = NoteIndex(self._router.encoder.encode)
         self._registry = RegistryLink(self, home / 'router' / 'table.json', self._stop,
                                       lambda: self._retraining.refresh(), notes.replace)
-        self._links = ExpertLinks(self, self.get_parameter('expert_nodes').value,
+        self._links = ExpertLinks(self, self._actions, self.get_parameter('expert_nodes').value,
                                   self.get_parameter('cool_down_s').value, self._stop)
         self._retraining = Retraining(self, self._router, self._registry, home / 'router', self._stop)
         self._routing = Routing(self, self._router, self._registry, self._retraining, self._links)
         self._recording = Recording(self, self._registry, self._stop)
         self._robot = RobotTopics(self)
         self._answering = Answering(self, self._routing, self._links, self._recording, notes, self._robot,
-                                    ActionClient(self, ExecuteMotion, 'execute_motion', callback_group=answers))
-        self._servers = [
-            ActionServer(self, interface, name, self._execute, callback_group=goals,
-                         cancel_callback=lambda _goal: CancelResponse.ACCEPT,
-                         goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS,
-                         feedback_pub_qos_profile=FEEDBACK_QOS)
-            for name, interface in ACTIONS.items()]
+                                    self._actions.action_client('execute_motion', ExecuteMotion))
+        for name, interface in ACTIONS.items():
+            self._actions.action(name, interface, self._execute, lambda _goal: CancelResponse.ACCEPT)
         for name, interface, handle in (
                 ('infer', Infer, self._infer),
                 ('correct_route', CorrectRoute, self._recording.correct),
                 ('router/explain', ExplainRoute, self._routing.explain),
                 ('router/stats', GetRouterStats, self._routing.stats)):
-            self.create_service(interface, name, handle, qos_profile=SERVICE_QOS, callback_group=goals)
-        self._quick = QuickServices(self, {'route_prompt': (RoutePrompt, self._routing.route_prompt)})
+            self.create_service(interface, name, handle, qos_profile=SERVICE_QOS, callback_group=waiting)
+        self._decisions.service('route_prompt', RoutePrompt, self._routing.route_prompt)
+        self._decisions.start()
+        self._actions.start()
         self._diagnostics = diagnose(self, 'routing', self._diagnose, timers)
         self._retraining.start()
         self._registry.start()
@@ -89,7 +89,8 @@ class RouterNode(Node):  # type: ignore[misc]
         """Stop the threads; a running fit ends with them."""
         self._stop.set()
         self._answering.close()
-        self._quick.close()
+        self._actions.close()
+        self._decisions.close()
         self._registry.close()
         self._retraining.close()
         self._recording.close()
