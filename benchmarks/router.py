@@ -252,7 +252,7 @@ class Caller:
 
     def together(self, prompts: Sequence[str]) -> tuple[float, int]:
         """Routes per second of 64 clients that each ask again at once, and how many answers were lost."""
-        clients = [self.node.create_client(RoutePrompt, 'route_prompt', qos_profile=QoSProfile(depth=10))
+        clients = [self.node.create_client(RoutePrompt, 'route_prompt', qos_profile=QoSProfile(depth=100))
                    for _ in range(CLIENTS)]
         for client in clients:
             client.wait_for_service(10.0)
