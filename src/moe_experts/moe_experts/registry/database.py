@@ -11,7 +11,14 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InvalidatePoolError,
+    OperationalError,
+    ProgrammingError,
+)
 
 from moe_experts.registry.embedded import EmbeddedServer
 from moe_experts.registry.errors import DatabaseUnavailable, RegistryError
@@ -19,6 +26,7 @@ from moe_experts.registry.errors import DatabaseUnavailable, RegistryError
 APPLICATION = 'moe_registry'
 _MIGRATION_LOCK = 0x6D6F65  # "moe": key of the advisory lock while the schema is brought up to date
 _STATEMENTS = 500  # different ones that are timed
+_TRUSTED_S = 1.0  # a connection used so recently is not asked first whether the server is still there
 
 
 @dataclass
@@ -37,7 +45,7 @@ class Settings:
     Args:
         url: SQLAlchemy or libpq URL; '' = embedded.
         timeout_s: of connects and statements [s].
-        pool_size: connections kept open.
+        pool_size: connections kept open, and as many for what only reads.
     """
 
     url: str = ''
@@ -51,6 +59,11 @@ class Database:
     Args:
         home: MOE_HOME; the embedded server's data is home/postgres.
 
+    Attributes:
+        engine: for transactions.
+        reading: for single statements that only read. Every statement sees what is committed when it begins, in a
+            transaction or not; without one two trips to the server less.
+
     Raises DatabaseUnavailable with host, port and cause.
     """
 
@@ -60,7 +73,9 @@ class Database:
         self._embedded = None if settings.url else EmbeddedServer(home)
         if self._embedded:
             self._embedded.start()
-        self.engine = self._make_engine(self._embedded.url if self._embedded else settings.url, settings)
+        url = self._embedded.url if self._embedded else settings.url
+        self.engine = self._make_engine(url, settings)
+        self.reading = self._make_engine(url, settings, isolation_level='AUTOCOMMIT', pool_reset_on_return=None)
         self.where = f'{self.engine.url.host or "socket"}:{self.engine.url.port or 5432}'
         try:
             migrate(self.engine)
@@ -73,17 +88,18 @@ class Database:
             cause = str(getattr(error, 'orig', error)).strip().splitlines()[0]
             raise DatabaseUnavailable(f'The schema at {self.where} cannot be brought up to date: {cause}') from error
 
-    def _make_engine(self, url: str, settings: Settings) -> Engine:
+    def _make_engine(self, url: str, settings: Settings, **options: Any) -> Engine:
         try:
             parsed = make_url(url).set(drivername='postgresql+psycopg2')
         except ArgumentError as error:
             raise RegistryError(f'MOE_DATABASE_URL is no URL of a database: {error}') from error
         milliseconds = round(1000 * settings.timeout_s)
         engine = create_engine(
-            parsed, pool_pre_ping=True, pool_size=settings.pool_size, pool_timeout=settings.timeout_s,
+            parsed, pool_size=settings.pool_size, pool_timeout=settings.timeout_s,
             connect_args={'connect_timeout': max(1, round(settings.timeout_s)), 'application_name': APPLICATION,
                           'tcp_user_timeout': milliseconds, 'keepalives_idle': 10,
-                          'options': f'-c statement_timeout={milliseconds}'})
+                          'options': f'-c statement_timeout={milliseconds}'}, **options)
+        _ping_what_rested(engine)
         event.listen(engine, 'before_cursor_execute', self._begin)
         event.listen(engine, 'after_cursor_execute', self._end)
         return engine
@@ -108,10 +124,29 @@ class Database:
 
     def close(self) -> None:
         """Close the pool and let go of the embedded server."""
-        if hasattr(self, 'engine'):
-            self.engine.dispose()
+        for engine in (getattr(self, 'engine', None), getattr(self, 'reading', None)):
+            if engine is not None:
+                engine.dispose()
         if self._embedded is not None:
             self._embedded.stop()
+
+
+def _ping_what_rested(engine: Engine) -> None:
+    """Replace connections whose server went away while they lay in the pool; pool_pre_ping without its every trip."""
+    def used(_connection: Any, record: Any, *_more: Any) -> None:
+        record.info['used'] = time.monotonic()
+
+    def check(connection: Any, record: Any, _proxy: Any) -> None:
+        if time.monotonic() - record.info['used'] < _TRUSTED_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except (DBAPIError, engine.dialect.dbapi.Error) as error:  # type: ignore[union-attr]
+            raise InvalidatePoolError from error
+
+    event.listen(engine, 'connect', used)
+    event.listen(engine, 'checkin', used)
+    event.listen(engine, 'checkout', check)
 
 
 def migrate(engine: Engine, revision: str = 'head') -> None:

@@ -46,12 +46,12 @@ class Expert:
     @classmethod
     def columns(cls) -> list[Any]:
         """The columns that hold the fields, in order; aliases come from another table."""
-        return [getattr(ExpertRow, name) for name in cls.__dataclass_fields__ if name != 'aliases']
+        return [ExpertRow.__table__.c[name] for name in cls.__dataclass_fields__ if name != 'aliases']
 
     @classmethod
-    def of_columns(cls, values: Sequence[Any], aliases: dict[str, int]) -> Expert:
-        """Put together what columns() selected."""
-        return cls(*values, aliases)  # type: ignore[call-arg]
+    def of_columns(cls, values: Sequence[Any], aliases: dict[str, int] | None) -> Expert:
+        """Put together what columns() selected, and aliases; None = it has none."""
+        return cls(*values, dict(sorted((aliases or {}).items())))  # type: ignore[call-arg]
 
     @classmethod
     def of(cls, row: ExpertRow) -> Expert:
@@ -92,6 +92,18 @@ class Version:
                   if name not in ('expert', 'artifact_path')}
         path = str(artifacts / row.artifact_path) if row.artifact_path else ''
         return cls(artifact_path=path, expert=expert, **values)
+
+    @classmethod
+    def columns(cls) -> list[Any]:
+        """The columns that hold the fields, in order, with the expert's name among them."""
+        return [ExpertRow.__table__.c.name if name == 'expert' else VersionRow.__table__.c[name]
+                for name in cls.__dataclass_fields__]
+
+    @classmethod
+    def of_columns(cls, values: Sequence[Any], artifacts: Path) -> Version:
+        """Put together what columns() selected."""
+        path, *others = values
+        return cls(str(artifacts / path) if path else '', *others)
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from typing import Any
 
-from sqlalchemy import delete, exists, func, or_, select
+from sqlalchemy import Select, bindparam, delete, exists, func, or_, select
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlalchemy.orm import Session
 
@@ -38,6 +39,27 @@ _DEFINITION = ('name', 'domain', 'category', 'description', 'fallback', 'routabl
                'output_schema', 'sampling', 'max_tokens', 'max_seq_len', 'priority')
 _RANGES = {'max_tokens': (1, 1_000_000), 'max_seq_len': (16, 1_000_000), 'priority': (0, 100)}
 _LONGEST = {'domain': 63, 'category': 63}
+# Statements that only read are made once and find no objects of the mapper: both cost as much as the rest of an answer.
+_EXPERT = ExpertRow.__table__
+_TALLY = ExpertTallyRow.__table__
+_ALIAS = AliasRow.__table__
+ALIASES = select(func.json_object_agg(_ALIAS.c.name, _ALIAS.c.version)).where(
+    _ALIAS.c.expert_id == _EXPERT.c.id).scalar_subquery()
+LIVING = _EXPERT.c.deleted_at.is_(None)
+BY_ID, BY_NAME = _EXPERT.c.id == bindparam('key'), _EXPERT.c.name == bindparam('key')
+_FIND = {by: select(*Expert.columns(), ALIASES).where(LIVING, by) for by in (BY_ID, BY_NAME)}
+
+
+@cache
+def _page_statement(sort: str, filters: tuple[str, ...]) -> Select[Any]:
+    """Select Expert.columns(), aliases and the count of all that fit; filters are equal to parameters of their name."""
+    column, reverse = sort.removeprefix('-'), sort.startswith('-')
+    order = [_EXPERT.c[column]] + ([_EXPERT.c.name] if column in ('domain', 'status') else [])
+    count = select(func.coalesce(func.sum(_TALLY.c.n), 0)).where(*(
+        _TALLY.c[name] == bindparam(name) for name in filters))
+    return select(*Expert.columns(), ALIASES, count.scalar_subquery().label('total')).where(
+        LIVING, *(_EXPERT.c[name] == bindparam(name) for name in filters)).order_by(
+        *(each.desc() for each in order) if reverse else order).offset(bindparam('skip')).limit(bindparam('most'))
 
 
 class Experts:
@@ -45,7 +67,7 @@ class Experts:
 
     def __init__(self, transactions: Transactions) -> None:
         self._begin = transactions.begin
-        self._read = transactions.read
+        self._read, self._rows = transactions.read, transactions.rows
 
     def create(self, definition: dict[str, Any], actor: str, reason: str = '') -> Expert:
         """Create an expert from the fields of moe_interfaces/Expert.
@@ -87,35 +109,29 @@ class Experts:
 
     def get(self, expert_id: int = 0, name: str = '') -> Expert:
         """Get an expert; raises ExpertNotFound."""
-        with self._read() as session:
-            return Expert.of(find(session, expert_id, name))
+        rows = self._rows(_FIND[BY_ID if expert_id else BY_NAME], {'key': expert_id or name})
+        if not rows:
+            raise ExpertNotFound(expert_id, name)
+        return Expert.of_columns(rows[0][:-1], rows[0][-1])
 
     def page(self, domain: str = '', category: str = '', status: str = '', sort: str = 'name', offset: int = 0,
              limit: int = 100) -> tuple[list[Expert], int]:
         """List experts; returns one page and the count without paging."""
-        column, reverse = sort.removeprefix('-'), sort.startswith('-')
-        if column not in _SORTS:
-            raise RegistryError(f'Cannot sort by "{column}"; there are {", ".join(_SORTS)}.')
+        if sort.removeprefix('-') not in _SORTS:
+            raise RegistryError(f'Cannot sort by "{sort.removeprefix("-")}"; there are {", ".join(_SORTS)}.')
         if status and status not in STATUSES:
             raise RegistryError(f'There is no status "{status}"; there are {", ".join(STATUSES)}.')
         check_page(offset, limit)
-        aliases = select(func.json_object_agg(AliasRow.name, AliasRow.version)).where(
-            AliasRow.expert_id == ExpertRow.id).scalar_subquery()
-        count = select(func.coalesce(func.sum(ExpertTallyRow.n), 0))
-        wanted = [ExpertRow.deleted_at.is_(None)]
-        for key, value in (('domain', domain), ('category', category), ('status', status)):
-            if value:
-                wanted.append(getattr(ExpertRow, key) == value)
-                count = count.where(getattr(ExpertTallyRow, key) == value)
-        order = [getattr(ExpertRow, column)] + ([ExpertRow.name] if column in ('domain', 'status') else [])
-        # one trip and no objects of the mapper, which cost as much as the rest of the answer
-        query = select(*Expert.columns(), aliases, count.scalar_subquery()).where(*wanted).order_by(
-            *(each.desc() for each in order) if reverse else order).offset(offset).limit(limit)
+        asked = {'domain': domain, 'category': category, 'status': status}
+        wanted = {name: value for name, value in asked.items() if value}
+        rows = self._rows(_page_statement(sort, tuple(wanted)), {**wanted, 'skip': offset, 'most': limit})
+        total = rows[0].total if rows else self._count(wanted)
+        return [Expert.of_columns(row[:-2], row[-2]) for row in rows], int(total)
+
+    def _count(self, wanted: dict[str, str]) -> int:
+        """How many experts fit, where a page shows none of them."""
         with self._read() as session:
-            page = session.execute(query).all()
-            total = page[0][-1] if page else session.scalar(count)
-            return [Expert.of_columns(values, dict(sorted((found or {}).items()))) for *values, found, _n in page], \
-                int(total or 0)
+            return int(session.scalar(select(func.coalesce(func.sum(ExpertTallyRow.n), 0)).filter_by(**wanted)) or 0)
 
     def update(self, expert_id: int, name: str, row_version: int, fields: dict[str, Any], actor: str,
                reason: str = '') -> Expert:

@@ -30,7 +30,7 @@ class Registry:
     """
 
     def __init__(self, database: Database, home: Path) -> None:
-        transactions = Transactions(database.engine)
+        transactions = Transactions(database.engine, database.reading)
         self._begin = transactions.begin
         artifacts = home / 'artifacts'
         self.experts = Experts(transactions)

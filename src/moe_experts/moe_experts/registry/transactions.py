@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Engine, select, text
+from sqlalchemy import Engine, Select, select, text
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
@@ -19,10 +20,8 @@ _REFUSALS = ('57014', '55P03')  # query_canceled (statement_timeout), lock_not_a
 class Transactions:
     """Begins transactions and turns what the driver raises into errors of the registry."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        # every statement sees what is committed when it begins, in a transaction or not; without one two trips less
-        self._reading = engine.execution_options(isolation_level='AUTOCOMMIT')
+    def __init__(self, engine: Engine, reading: Engine) -> None:
+        self._engine, self._reading = engine, reading
 
     @contextmanager
     def begin(self, actor: str, reason: str = '') -> Iterator[Session]:
@@ -40,12 +39,26 @@ class Transactions:
         with self._session(self._reading) as session:
             yield session
 
+    def rows(self, statement: Select[Any], values: Mapping[str, Any]) -> Sequence[Any]:
+        """What a statement finds that was made once and only reads; raises DatabaseUnavailable.
+
+        Half the time of a session: nothing is mapped, and the statement is not put together anew.
+        """
+        with self._errors(), self._reading.connect() as connection:
+            return connection.execute(statement, values).all()
+
+    @classmethod
+    @contextmanager
+    def _session(cls, engine: Engine) -> Iterator[Session]:
+        with cls._errors(), Session(engine, expire_on_commit=False) as session:
+            yield session
+
     @staticmethod
     @contextmanager
-    def _session(engine: Engine) -> Iterator[Session]:
+    def _errors() -> Iterator[None]:
+        """What the driver raises becomes DatabaseUnavailable."""
         try:
-            with Session(engine, expire_on_commit=False) as session:
-                yield session
+            yield
         except (OperationalError, InterfaceError) as error:
             cause = (str(error.orig).strip().splitlines() or ['no reason given'])[0]
             if getattr(error.orig, 'pgcode', None) in _REFUSALS:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Row, and_, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from moe_experts.registry.artifacts import keep
 from moe_experts.registry.entities import Expert, Version
-from moe_experts.registry.errors import ExpertNotReady, RegistryError, StaleVersion
-from moe_experts.registry.experts import NAME
+from moe_experts.registry.errors import ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
+from moe_experts.registry.experts import ALIASES, BY_ID, BY_NAME, LIVING, NAME
 from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, VersionRow
 from moe_experts.registry.transactions import Transactions, find
 
@@ -18,6 +19,17 @@ SIZES = ('tiny', 'small', 'medium', 'large')
 ARTIFACT_LOCK = 0x61727466  # "artf": shared while a file is registered, exclusive while orphans are removed
 _COPIED = ('kind', 'backend', 'artifact_path', 'sha256', 'size_bytes', 'quantization', 'base', 'base_path',
            'base_sha256', 'parameter_count', 'lora_scale', 'metrics', 'dataset_digest', 'job_id')
+_WIDTH = len(Expert.columns())
+_EXPERTS, _VERSION, _ALIAS = ExpertRow.__table__, VersionRow.__table__, AliasRow.__table__
+_OWN = _VERSION.c.expert_id == _EXPERTS.c.id
+_BOTH = select(*Expert.columns(), ALIASES, *Version.columns()).where(LIVING)
+_ALL = {by: _BOTH.where(by).select_from(_EXPERTS.outerjoin(_VERSION, _OWN)).order_by(_VERSION.c.number.desc())
+        for by in (BY_ID, BY_NAME)}
+_NUMBERED = _BOTH.where(BY_NAME).select_from(
+    _EXPERTS.outerjoin(_VERSION, and_(_OWN, _VERSION.c.number == bindparam('wanted'))))
+_POINTED = _BOTH.where(BY_NAME).select_from(_EXPERTS.outerjoin(_VERSION, and_(
+    _OWN, _VERSION.c.number == select(_ALIAS.c.version).where(
+        _ALIAS.c.expert_id == _EXPERTS.c.id, _ALIAS.c.name == bindparam('wanted')).scalar_subquery())))
 
 
 class Versions:
@@ -29,7 +41,7 @@ class Versions:
 
     def __init__(self, transactions: Transactions, artifacts: Path) -> None:
         self._begin = transactions.begin
-        self._read = transactions.read
+        self._rows = transactions.rows
         self._artifacts = artifacts.resolve()
 
     def register(self, expert: str, version: Version, alias: str, actor: str, reason: str = '') -> Version:
@@ -79,23 +91,27 @@ class Versions:
 
     def all_of(self, expert_id: int = 0, name: str = '') -> tuple[Expert, list[Version]]:
         """Get an expert with its versions, newest first; raises ExpertNotFound."""
-        with self._read() as session:
-            row = find(session, expert_id, name)
-            records = session.scalars(select(VersionRow).where(VersionRow.expert_id == row.id).order_by(
-                VersionRow.number.desc()))
-            return Expert.of(row), [self._entity(record, row.name) for record in records]
+        rows = self._rows(_ALL[BY_ID if expert_id else BY_NAME], {'key': expert_id or name})
+        if not rows:
+            raise ExpertNotFound(expert_id, name)
+        found = [self._entities(row) for row in rows]
+        return found[0][0], [version for _expert, version in found if version is not None]
+
+    def _entities(self, row: Row[Any]) -> tuple[Expert, Version | None]:
+        """What Expert.columns(), aliases and Version.columns() selected; an outer join may bring no version."""
+        expert = Expert.of_columns(row[:_WIDTH], row[_WIDTH])
+        return expert, Version.of_columns(row[_WIDTH + 1:], self._artifacts) if row[-1] is not None else None
 
     def get(self, expert: str, number: int = 0, alias: str = 'champion') -> tuple[Version, Expert]:
         """Get a version by number or alias; raises ExpertNotFound or ExpertNotReady."""
-        with self._read() as session:
-            row = find(session, 0, expert)
-            wanted = number or next((one.version for one in row.aliases if one.name == alias), 0)
-            record = session.scalar(select(VersionRow).where(
-                VersionRow.expert_id == row.id, VersionRow.number == wanted))
-            if record is None:
-                raise ExpertNotReady(f'Expert {expert} has no '
-                                     + (f'version {number}.' if number else f'{alias}; train it.'))
-            return self._entity(record, expert), Expert.of(row)
+        rows = self._rows(_NUMBERED if number else _POINTED, {'key': expert, 'wanted': number or alias})
+        if not rows:
+            raise ExpertNotFound(0, expert)
+        entity, version = self._entities(rows[0])
+        if version is None:
+            what = f'version {number}' if number else f'{alias}; train it'
+            raise ExpertNotReady(f'Expert {expert} has no {what}.')
+        return version, entity
 
     def set_alias(self, expert: str, alias: str, number: int, expected: int = -1, actor: str = 'unknown',
                   reason: str = '') -> tuple[Expert, int]:
