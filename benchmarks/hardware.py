@@ -238,8 +238,11 @@ class Listener:
 
     def spin(self, until_true: Callable[[], bool]) -> None:
         """Take messages until a condition is true."""
-        while not until_true():
-            self._executor.spin_once(timeout_sec=0.1)
+        from rclpy.executors import ExternalShutdownException
+
+        with contextlib.suppress(ExternalShutdownException):  # the end of the benchmark
+            while not until_true():
+                self._executor.spin_once(timeout_sec=0.1)
 
     def close(self) -> None:
         """End the node."""

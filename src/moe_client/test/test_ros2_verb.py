@@ -5,10 +5,15 @@ import sys
 
 import pytest
 
+ROS2 = 'import sys; from ros2cli.cli import main; sys.exit(main(argv=sys.argv[1:]))'
 
-def test_ros2_moe_is_moe(tmp_path):
+
+@pytest.mark.parametrize(('arguments', 'begin'), [
+    (['--version'], 'moe '), (['list-experts', '--help'], 'Usage: moe list-experts')])
+def test_ros2_moe_is_moe(tmp_path, monkeypatch, arguments, begin):
     pytest.importorskip('ros2cli', reason='ros2cli is not installed; ROS 2 from PyPI does not have it')
-    done = subprocess.run([sys.executable, '-m', 'ros2cli.cli', 'moe', '--version'], capture_output=True, text=True,
-                          timeout=60)
-    assert done.returncode == 0
-    assert done.stdout.startswith('moe ')
+    monkeypatch.setenv('MOE_HOME', str(tmp_path))
+    line = [sys.executable, '-c', ROS2, 'moe', *arguments]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().startswith(begin)

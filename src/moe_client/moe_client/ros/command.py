@@ -15,7 +15,7 @@ class MoeCommand(CommandExtension):  # type: ignore[misc]
     def add_arguments(self, parser: argparse.ArgumentParser, cli_name: str, *, argv: Any = None) -> None:
         """Take everything behind `ros2 moe` as it stands."""
         parser.add_argument('argv', nargs=argparse.REMAINDER, help='as `moe --help` shows')
-        parser.add_help = False
+        parser.prefix_chars = '\0'  # an option in front, as in `ros2 moe --version`, would not count as the remainder
 
     def main(self, *, parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
         """Run the verb."""
