@@ -47,7 +47,7 @@ def problem(words):
     """What is wrong with a command line; '' = nothing."""
     command = get_command(app)
     words = [word for word in words if word not in ('|', '...')]
-    if words[0] == '--device':
+    if words[0] in ('--device', '--distro'):  # of the set-up
         words = words[2:]
     if not words or words[0] in NOT_VERBS:
         return ''
