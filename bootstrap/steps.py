@@ -22,6 +22,7 @@ from progress import Progress
 # The wheels of ROS 2 were built in a container; their cmake files carry that container's paths.
 CONTAINER_PYTHON = '/opt/python/cp311-cp311'
 DEFAULT_DISTRO = 'kilted'
+ENVIRONMENT = 'Python environment'  # the first step
 
 
 def package_of(requirement: str) -> str:
@@ -72,6 +73,9 @@ class Setup:
         if not todo:
             return
         check_machine(self.root)
+        if todo[0].name == ENVIRONMENT and self.venv.exists():
+            shutil.rmtree(self.venv)  # half made, or of another Python or ROS: nothing in it can be trusted
+            todo = self.todo(testing)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(self._scratch, ignore_errors=True)  # what an interrupted set-up left
         begin = time.monotonic()
@@ -142,7 +146,7 @@ class Setup:
     def _steps(self, testing: bool) -> list[Step]:
         distro = sourced_ros()
         steps = [
-            Step('Python environment', lambda: distro, self._make_venv),
+            Step(ENVIRONMENT, lambda: distro, self._make_venv),
             Step('Build tools', lambda: self._pins('build'), lambda: self._pip('-r', self._file('build')))]
         if not distro:
             steps.append(Step('ROS 2', lambda: self._pins(f'ros-{self.distro}'), self._install_ros))
@@ -183,10 +187,8 @@ class Setup:
         return f'{models}{names}{self._pins("ml", "llama")}'
 
     def _make_venv(self) -> None:
-        if self.venv.exists() and not self._stamps.is_dir():
-            shutil.rmtree(self.venv)  # half made, or made for another set-up
         line = [sys.executable, '-m', 'venv', str(self.venv)]
-        self._run('Python environment', [*line, '--system-site-packages'] if sourced_ros() else line)
+        self._run(ENVIRONMENT, [*line, '--system-site-packages'] if sourced_ros() else line)
 
     def _install_ros(self) -> None:
         self._pip('-r', self._file(f'ros-{self.distro}'))

@@ -115,6 +115,21 @@ def test_an_interrupted_set_up_leaves_nothing_and_can_go_on(clone):
     assert todo[0] == 'Build tools', 'what was done before the interrupt is not done again'
 
 
+def test_another_python_or_ros_starts_from_an_empty_environment(clone, monkeypatch):
+    setup = Setup(clone, 'cpu')
+    made = [step for step in setup.todo(testing=False) if step.name != steps.ENVIRONMENT]
+    stale = setup.venv / '.moe' / 'build-tools'
+    stale.parent.mkdir(parents=True)
+    for step in made:
+        (stale.parent / setup._slug(step)).write_text(setup._digest(step))
+    assert [step.name for step in setup.todo(testing=False)] == [steps.ENVIRONMENT]
+    begun = []
+    monkeypatch.setattr(Setup, '_run', lambda _self, step, *_line: begun.append((step, stale.exists())) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        setup.run(testing=False)
+    assert begun == [(steps.ENVIRONMENT, False)]
+
+
 def test_an_installed_ros_keeps_the_numpy_it_was_built_against():
     lines = replaced('# c\ntorch==2.13.0\nnumpy==2.4.6\nopencv-python-headless==5.0\n', '# why\nnumpy<2\n').splitlines()
     assert lines == ['# c', 'torch==2.13.0', 'numpy<2', 'opencv-python-headless==5.0']

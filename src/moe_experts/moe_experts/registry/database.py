@@ -74,8 +74,9 @@ class Database:
         if self._embedded:
             self._embedded.start()
         url = self._embedded.url if self._embedded else settings.url
-        self.engine = self._make_engine(url, settings)
+        self.engine = self._make_engine(url, settings, pool_pre_ping=True)
         self.reading = self._make_engine(url, settings, isolation_level='AUTOCOMMIT', pool_reset_on_return=None)
+        _ping_what_rested(self.reading)
         self.where = f'{self.engine.url.host or "socket"}:{self.engine.url.port or 5432}'
         try:
             migrate(self.engine)
@@ -99,7 +100,6 @@ class Database:
             connect_args={'connect_timeout': max(1, round(settings.timeout_s)), 'application_name': APPLICATION,
                           'tcp_user_timeout': milliseconds, 'keepalives_idle': 10,
                           'options': f'-c statement_timeout={milliseconds}'}, **options)
-        _ping_what_rested(engine)
         event.listen(engine, 'before_cursor_execute', self._begin)
         event.listen(engine, 'after_cursor_execute', self._end)
         return engine
