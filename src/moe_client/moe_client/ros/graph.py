@@ -14,6 +14,7 @@ import rclpy
 from action_msgs.msg import GoalStatus
 from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
@@ -111,7 +112,9 @@ class Graph:
     def _spin(self) -> None:
         try:
             while self._context.ok():
-                self._executor.spin_once(timeout_sec=0.5)
+                # a thread that has heard enough destroys its subscription, at times while this one looks at it
+                with contextlib.suppress(InvalidHandle):
+                    self._executor.spin_once(timeout_sec=0.5)
         except ExternalShutdownException:
             return
 
