@@ -40,7 +40,7 @@ def main() -> int:
     testing = arguments[:1] == ['test']
     setup = Setup(root, device, DEFAULT_DISTRO if sourced else distro)
     try:
-        with exclusive(root / 'log' / 'setup.lock'):
+        with exclusive(setup.workspace / 'log' / 'setup.lock'):
             setup.run(testing)
         environment = setup.environment()
     except SetupError as error:
