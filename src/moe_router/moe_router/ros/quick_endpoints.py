@@ -89,11 +89,10 @@ class QuickEndpoints:
                 self._executor.spin_once(timeout_sec=0.2)
 
     def close(self) -> None:
-        """Wait for the goals, end the thread and the node."""
+        """Wait for the goals and end the thread; the node goes with the process: others may still ask its clients."""
         self._pool.shutdown()
         self._stop.set()
         self._executor.wake()
         if self._thread.is_alive():
             self._thread.join()
         self._executor.shutdown()
-        self._node.destroy_node()
