@@ -65,15 +65,15 @@ def declare(node: Node) -> Settings:
 class Health:
     """What /diagnostics says of the gateway."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: Node) -> None:
         self._level, self._sentence = DiagnosticStatus.WARN, 'Starting.'
+        self._publishing = diagnose(node, 'http', self._check, MutuallyExclusiveCallbackGroup())
 
     def put(self, level: bytes, sentence: str) -> None:
         """Say this from now on."""
         self._level, self._sentence = level, sentence
 
-    def check(self) -> tuple[bytes, str, dict[str, str]]:
-        """As diagnose() asks for it."""
+    def _check(self) -> tuple[bytes, str, dict[str, str]]:
         return self._level, self._sentence, {'pid': str(os.getpid())}
 
 
@@ -84,12 +84,10 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:
-        settings, health = declare(graph.node), Health()
-        diagnostics = diagnose(graph.node, 'http', health.check, MutuallyExclusiveCallbackGroup())
+        settings, health = declare(graph.node), Health(graph.node)
         listeners = _listeners(graph, settings, health, stop)
         if listeners is not None:
             _serve(graph, settings, *listeners, health, stop)
-        del diagnostics  # until here it is needed
     finally:
         graph.close()
 
