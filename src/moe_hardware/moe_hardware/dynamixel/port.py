@@ -56,8 +56,9 @@ class BusPort(PortHandler):  # type: ignore[misc]
         self.resolved = os.path.realpath(self.port_name)
         self.ser = serial.Serial(self.resolved, self.baudrate, timeout=0, exclusive=True)
         fcntl.ioctl(self.ser.fileno(), termios.TIOCEXCL)
-        with contextlib.suppress(OSError, ValueError, NotImplementedError):
-            self.ser.set_low_latency_mode(True)  # 1 ms instead of 16 on FTDI adapters; others do not know it
+        # 1 ms instead of 16 on FTDI adapters; pyserial raises ValueError where the port knows no such mode
+        with contextlib.suppress(ValueError):
+            self.ser.set_low_latency_mode(True)
         self.is_open = True
         self.is_using = False
         self.unsure = False

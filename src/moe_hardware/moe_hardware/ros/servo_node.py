@@ -30,7 +30,7 @@ from moe_hardware.errors import MotionCancelled, MotionError
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
 from moe_hardware.ros.follow_joint_trajectory import FollowJointTrajectory, TrajectoryServer
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
-from moe_hardware.ros.publishing import sensor_publisher
+from moe_hardware.ros.publishing import sensor_publisher, until_shutdown
 from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
@@ -165,16 +165,9 @@ class ServoNode(ManagedNode):
         self._publish(self._servo_states, message)
 
     def _publish(self, publisher: Any, message: Any) -> None:
-        """Publish, unless the graph is being left: the bus thread must live on to switch the torque off.
-
-        rclpy raises several private types of its C layer for a handle that is gone; with a living context all of them
-        are faults and go on.
-        """
-        try:
+        """Publish, unless the graph is being left: the bus thread must live on to switch the torque off."""
+        with until_shutdown(self):
             publisher.publish(message)
-        except Exception:
-            if self.context.ok():
-                raise
 
     def _diagnose_bus(self) -> tuple[bytes, str, dict[str, str]]:
         fault = self._controller.fault
