@@ -31,7 +31,7 @@ from moe_training.checkpoints import CheckpointStore
 from moe_training.command import ask
 from moe_training.dataset import Example, read_dataset
 from moe_training.errors import TrainingError
-from moe_training.fitting import Fit
+from moe_training.fitting import Fit, autocast_dtype
 from moe_training.job import Job
 from moe_training.scratch import make_model
 from moe_training.settings import Progress, Settings, Upkeep
@@ -103,7 +103,8 @@ def trainers(base: Path, rows: list[TokenRow], settings: Settings) -> float:
             train_dataset=[{'ids': row.prompt + row.answer, 'prompt': len(row.prompt)} for row in rows],  # type: ignore
             args=TrainingArguments(
                 output_dir=folder, max_steps=settings.max_steps, per_device_train_batch_size=settings.batch_size,
-                learning_rate=settings.learning_rate, lr_scheduler_type=settings.scheduler, bf16=True, use_cpu=True,
+                learning_rate=settings.learning_rate, lr_scheduler_type=settings.scheduler, use_cpu=True,
+                bf16=autocast_dtype(settings.precision, 'cpu') is torch.bfloat16,
                 report_to=[], save_strategy='no', logging_strategy='no', remove_unused_columns=False,
                 disable_tqdm=True, seed=settings.seed, dataloader_pin_memory=False)).train()
     return _rate(stamps, counts[:len(stamps)])

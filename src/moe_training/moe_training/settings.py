@@ -42,7 +42,7 @@ class Settings:
     rank: int = 8
     alpha: float = 16.0
     targets: tuple[str, ...] = TARGETS
-    precision: str = 'bf16'
+    precision: str = 'auto'
     gradient_checkpointing: bool = False
     num_workers: int = 0
     packing: bool = False

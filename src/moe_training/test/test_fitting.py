@@ -12,7 +12,7 @@ from tiny import make_tiny
 from moe_training import fitting
 from moe_training.checkpoints import CheckpointStore
 from moe_training.errors import CancelledError, TrainingError
-from moe_training.fitting import Fit, answer_loss, autocast_dtype
+from moe_training.fitting import Fit, answer_loss, autocast_dtype, computes_bf16
 from moe_training.settings import Settings, Upkeep
 from moe_training.trainable_model import load_model
 
@@ -205,3 +205,14 @@ def test_fp16_on_a_cpu_becomes_bf16_with_a_warning():
     assert autocast_dtype('fp16', 'cpu', said.append) is torch.bfloat16
     assert 'bf16' in said[0]
     assert autocast_dtype('fp32', 'cpu') is None
+
+
+@pytest.mark.parametrize(('flags', 'known'), [
+    ('flags : avx2 avx512f avx512_bf16 vaes', True), ('flags : amx_tile amx_bf16', True),
+    ('Features : fp asimd bf16 i8mm', True), ('flags : avx2 f16c fma avx512f', False),
+    ('flags : avx_vnni nobf16', False)])
+def test_auto_is_bf16_only_where_the_cpu_computes_it(flags, known, monkeypatch):
+    assert computes_bf16(flags) is known
+    monkeypatch.setattr(fitting.Path, 'read_text', lambda _path: flags)
+    assert autocast_dtype('auto', 'cpu') is (torch.bfloat16 if known else None)
+    assert autocast_dtype('bf16', 'cpu') is torch.bfloat16
