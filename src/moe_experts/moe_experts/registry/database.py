@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import (
     ArgumentError,
-    DBAPIError,
     InterfaceError,
     InvalidatePoolError,
     OperationalError,
@@ -124,9 +124,8 @@ class Database:
 
     def close(self) -> None:
         """Close the pool and let go of the embedded server."""
-        for engine in (getattr(self, 'engine', None), getattr(self, 'reading', None)):
-            if engine is not None:
-                engine.dispose()
+        self.engine.dispose()
+        self.reading.dispose()
         if self._embedded is not None:
             self._embedded.stop()
 
@@ -141,7 +140,7 @@ def _ping_what_rested(engine: Engine) -> None:
             return
         try:
             engine.dialect.do_ping(connection)
-        except (DBAPIError, engine.dialect.dbapi.Error) as error:  # type: ignore[union-attr]
+        except psycopg2.Error as error:
             raise InvalidatePoolError from error
 
     event.listen(engine, 'connect', used)

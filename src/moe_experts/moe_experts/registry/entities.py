@@ -56,8 +56,8 @@ class Expert:
     @classmethod
     def of(cls, row: ExpertRow) -> Expert:
         """Copy a row."""
-        values = {name: getattr(row, name) for name in cls.__dataclass_fields__ if name != 'aliases'}
-        return cls(**values, aliases={alias.name: alias.version for alias in row.aliases})
+        return cls.of_columns([getattr(row, name) for name in cls.__dataclass_fields__ if name != 'aliases'],
+                              {alias.name: alias.version for alias in row.aliases})
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,9 @@ class Version:
 
     @classmethod
     def of(cls, row: VersionRow, expert: str, artifacts: Path) -> Version:
-        """Copy a row; its path becomes absolute (rows of before were)."""
-        values = {name: getattr(row, name) for name in cls.__dataclass_fields__
-                  if name not in ('expert', 'artifact_path')}
-        path = str(artifacts / row.artifact_path) if row.artifact_path else ''
-        return cls(artifact_path=path, expert=expert, **values)
+        """Copy a row."""
+        return cls.of_columns([expert if name == 'expert' else getattr(row, name) for name in cls.__dataclass_fields__],
+                              artifacts)
 
     @classmethod
     def columns(cls) -> list[Any]:
@@ -101,7 +99,7 @@ class Version:
 
     @classmethod
     def of_columns(cls, values: Sequence[Any], artifacts: Path) -> Version:
-        """Put together what columns() selected."""
+        """Put together what columns() selected; the path becomes absolute (rows of before were)."""
         path, *others = values
         return cls(str(artifacts / path) if path else '', *others)
 

@@ -46,18 +46,29 @@ _ALIAS = AliasRow.__table__
 ALIASES = select(func.json_object_agg(_ALIAS.c.name, _ALIAS.c.version)).where(
     _ALIAS.c.expert_id == _EXPERT.c.id).scalar_subquery()
 LIVING = _EXPERT.c.deleted_at.is_(None)
-BY_ID, BY_NAME = _EXPERT.c.id == bindparam('key'), _EXPERT.c.name == bindparam('key')
-_FIND = {by: select(*Expert.columns(), ALIASES).where(LIVING, by) for by in (BY_ID, BY_NAME)}
+BY = {'id': _EXPERT.c.id == bindparam('key'), 'name': _EXPERT.c.name == bindparam('key')}
+_FIND = {key: select(*Expert.columns(), ALIASES).where(LIVING, same) for key, same in BY.items()}
+
+
+def by(expert_id: int, name: str) -> tuple[str, dict[str, Any]]:
+    """Which of BY names an expert, by id or (id 0) name, and its parameter."""
+    return ('id', {'key': expert_id}) if expert_id else ('name', {'key': name})
+
+
+@cache
+def _count_statement(filters: tuple[str, ...]) -> Select[Any]:
+    """Select how many experts fit; filters are equal to parameters of their name."""
+    return select(func.coalesce(func.sum(_TALLY.c.n), 0)).where(*(
+        _TALLY.c[name] == bindparam(name) for name in filters))
 
 
 @cache
 def _page_statement(sort: str, filters: tuple[str, ...]) -> Select[Any]:
-    """Select Expert.columns(), aliases and the count of all that fit; filters are equal to parameters of their name."""
+    """Select Expert.columns(), aliases and the count of all that fit."""
     column, reverse = sort.removeprefix('-'), sort.startswith('-')
     order = [_EXPERT.c[column]] + ([_EXPERT.c.name] if column in ('domain', 'status') else [])
-    count = select(func.coalesce(func.sum(_TALLY.c.n), 0)).where(*(
-        _TALLY.c[name] == bindparam(name) for name in filters))
-    return select(*Expert.columns(), ALIASES, count.scalar_subquery().label('total')).where(
+    total = _count_statement(filters).scalar_subquery().label('total')
+    return select(*Expert.columns(), ALIASES, total).where(
         LIVING, *(_EXPERT.c[name] == bindparam(name) for name in filters)).order_by(
         *(each.desc() for each in order) if reverse else order).offset(bindparam('skip')).limit(bindparam('most'))
 
@@ -109,7 +120,8 @@ class Experts:
 
     def get(self, expert_id: int = 0, name: str = '') -> Expert:
         """Get an expert; raises ExpertNotFound."""
-        rows = self._rows(_FIND[BY_ID if expert_id else BY_NAME], {'key': expert_id or name})
+        key, values = by(expert_id, name)
+        rows = self._rows(_FIND[key], values)
         if not rows:
             raise ExpertNotFound(expert_id, name)
         return Expert.of_columns(rows[0][:-1], rows[0][-1])
@@ -125,13 +137,8 @@ class Experts:
         asked = {'domain': domain, 'category': category, 'status': status}
         wanted = {name: value for name, value in asked.items() if value}
         rows = self._rows(_page_statement(sort, tuple(wanted)), {**wanted, 'skip': offset, 'most': limit})
-        total = rows[0].total if rows else self._count(wanted)
+        total = rows[0].total if rows else self._rows(_count_statement(tuple(wanted)), wanted)[0][0]
         return [Expert.of_columns(row[:-2], row[-2]) for row in rows], int(total)
-
-    def _count(self, wanted: dict[str, str]) -> int:
-        """How many experts fit, where a page shows none of them."""
-        with self._read() as session:
-            return int(session.scalar(select(func.coalesce(func.sum(ExpertTallyRow.n), 0)).filter_by(**wanted)) or 0)
 
     def update(self, expert_id: int, name: str, row_version: int, fields: dict[str, Any], actor: str,
                reason: str = '') -> Expert:

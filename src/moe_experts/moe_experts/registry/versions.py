@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, func, select, text, update
+from sqlalchemy import Row, Select, and_, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from moe_experts.registry.artifacts import keep
 from moe_experts.registry.entities import Expert, Version
 from moe_experts.registry.errors import ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
-from moe_experts.registry.experts import ALIASES, BY_ID, BY_NAME, LIVING, NAME
+from moe_experts.registry.experts import ALIASES, BY, LIVING, NAME, by
 from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, VersionRow
 from moe_experts.registry.transactions import Transactions, find
 
@@ -23,13 +23,17 @@ _WIDTH = len(Expert.columns())
 _EXPERTS, _VERSION, _ALIAS = ExpertRow.__table__, VersionRow.__table__, AliasRow.__table__
 _OWN = _VERSION.c.expert_id == _EXPERTS.c.id
 _BOTH = select(*Expert.columns(), ALIASES, *Version.columns()).where(LIVING)
-_ALL = {by: _BOTH.where(by).select_from(_EXPERTS.outerjoin(_VERSION, _OWN)).order_by(_VERSION.c.number.desc())
-        for by in (BY_ID, BY_NAME)}
-_NUMBERED = _BOTH.where(BY_NAME).select_from(
-    _EXPERTS.outerjoin(_VERSION, and_(_OWN, _VERSION.c.number == bindparam('wanted'))))
-_POINTED = _BOTH.where(BY_NAME).select_from(_EXPERTS.outerjoin(_VERSION, and_(
-    _OWN, _VERSION.c.number == select(_ALIAS.c.version).where(
-        _ALIAS.c.expert_id == _EXPERTS.c.id, _ALIAS.c.name == bindparam('wanted')).scalar_subquery())))
+
+
+def _joined(*on: Any) -> Select[Any]:
+    """Select an expert with those of its versions that fit; without one it comes alone."""
+    return _BOTH.select_from(_EXPERTS.outerjoin(_VERSION, and_(_OWN, *on)))
+
+
+_ALL = {key: _joined().where(same).order_by(_VERSION.c.number.desc()) for key, same in BY.items()}
+_NUMBERED = _joined(_VERSION.c.number == bindparam('wanted')).where(BY['name'])
+_POINTED = _joined(_VERSION.c.number == select(_ALIAS.c.version).where(
+    _ALIAS.c.expert_id == _EXPERTS.c.id, _ALIAS.c.name == bindparam('wanted')).scalar_subquery()).where(BY['name'])
 
 
 class Versions:
@@ -91,7 +95,8 @@ class Versions:
 
     def all_of(self, expert_id: int = 0, name: str = '') -> tuple[Expert, list[Version]]:
         """Get an expert with its versions, newest first; raises ExpertNotFound."""
-        rows = self._rows(_ALL[BY_ID if expert_id else BY_NAME], {'key': expert_id or name})
+        key, values = by(expert_id, name)
+        rows = self._rows(_ALL[key], values)
         if not rows:
             raise ExpertNotFound(expert_id, name)
         found = [self._entities(row) for row in rows]
