@@ -32,8 +32,8 @@ from moe_interfaces.srv import LoadExpert, UnloadExpert
 FALLBACK = 'general'
 PRELOAD_RETRY_S = 2.0
 # A goal holds a thread while its worker answers, and they are made as they are needed: what an engine runs and queues.
-MOST_GOALS = 100
-THREADS = 20  # for services, benchmarks and the registry's replies
+# Services and benchmarks wait in threads, too, and the registry's replies to them need some that are free.
+MOST_GOALS = THREADS = 120
 
 
 class ExpertNode(Node):  # type: ignore[misc]
