@@ -2,13 +2,26 @@
 
 import os
 import signal
+import time
 
 import psutil
 from tiny import DOORS, write_dataset
-from training_graph import ENDLESS, SETTINGS, NodeProcess, job, train, training_graph, training_home, wait_for
+from training_graph import (
+    ENDLESS,
+    SETTINGS,
+    NodeProcess,
+    action_client,
+    job,
+    train,
+    training_graph,
+    training_home,
+    wait_for,
+)
 
+from moe_interfaces.action import TrainExpert
 from moe_interfaces.msg import TrainingJob
 from moe_interfaces.srv import GetExpert
+from moe_training.ros.registry import TIMEOUT_S
 
 home, graph = training_home, training_graph
 
@@ -60,3 +73,23 @@ def test_a_killed_worker_is_started_again_where_the_policy_says_so(graph, home):
         _status, result = running.result()
         assert result.error_code == 0, result.error_msg
         assert max(row.step for row in running.feedback) == 40
+
+
+def test_a_goal_that_comes_while_earlier_jobs_are_looked_for_runs_once(graph, home):
+    registry = next(process for process in psutil.process_iter() if 'registry_node' in ' '.join(process.cmdline())
+                    and process.environ().get('MOE_HOME') == str(home))
+    registry.suspend()
+    try:
+        with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS) as node:
+            server = graph.once('train_expert', lambda: action_client(graph, TrainExpert, 'train_expert'))
+            assert server.wait_for_server(60.0)
+            time.sleep(TIMEOUT_S / 2)
+            running = train(graph, home, promote=False)
+            time.sleep(TIMEOUT_S * 3 / 4)  # the node has given up once and will ask again; the goal still waits
+            registry.resume()
+            _status, result = running.result()
+            assert result.error_code == 0, result.error_msg
+            assert f'job {result.job_id} of doors is taken up' not in node.log.read_text()
+            assert (home / 'logs' / f'training_{result.job_id}.log').read_text().count('Done') == 1
+    finally:
+        registry.resume()

@@ -65,13 +65,16 @@ class NodeProcess:
             raise
 
 
+def action_client(graph, interface, name):
+    return ActionClient(graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000))
+
+
 class Goal:
     """A goal on its way: what was fed back, and its end."""
 
     def __init__(self, graph, interface, name, goal):
         self.feedback = []
-        client = graph.once(name, lambda: ActionClient(graph.node, interface, name,
-                                                       feedback_sub_qos_profile=QoSProfile(depth=1000)))
+        client = graph.once(name, lambda: action_client(graph, interface, name))
         assert client.wait_for_server(60.0), f'no action {name}'
         self._graph = graph
         self.handle = graph.result(client.send_goal_async(

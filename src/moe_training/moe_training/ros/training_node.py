@@ -28,7 +28,7 @@ from moe_training.paths import job_folder
 from moe_training.ros import goals
 from moe_training.ros.dataset_services import DatasetServices
 from moe_training.ros.diagnostics import diagnose
-from moe_training.ros.job_queue import Entry, JobQueue
+from moe_training.ros.job_queue import POLL_S, Entry, JobQueue
 from moe_training.ros.job_runner import JobRunner
 from moe_training.ros.model_actions import ModelActions
 from moe_training.ros.registry import SERVICE_QOS, Registry
@@ -79,7 +79,7 @@ class TrainingNode(Node):  # type: ignore[misc]
             handle_accepted_callback=self._accepted, callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _goal: CancelResponse.ACCEPT, goal_service_qos_profile=SERVICE_QOS,
             result_service_qos_profile=SERVICE_QOS)
-        self._registry_away = True
+        self._earlier_taken = threading.Event()
         self._diagnostics = diagnose(self, 'jobs', self._diagnose, MutuallyExclusiveCallbackGroup())
         threading.Thread(target=self._take_up, daemon=True, name='earlier jobs').start()
 
@@ -106,11 +106,14 @@ class TrainingNode(Node):  # type: ignore[misc]
 
     def _take_up(self) -> None:
         """Queue the jobs that a former life of this node left: adopted, gone on with, or ended by name."""
+        taken: set[int] = set()
         while not self._runner.closing.is_set():
             try:
                 for row in self._registry.unfinished_jobs():
-                    self._take_up_one(row)
-                self._registry_away = False
+                    if row.id not in taken:
+                        self._take_up_one(row)
+                        taken.add(row.id)
+                self._earlier_taken.set()
                 return
             except TrainingError:
                 self._runner.closing.wait(RETRY_S)  # the registry is still starting
@@ -135,7 +138,7 @@ class TrainingNode(Node):  # type: ignore[misc]
                   'waiting': ' '.join(str(row.id) for row in waiting)}
         for row in running:
             values[f'job {row.id}'] = f'{row.expert}, step {row.step} of {row.total_steps}, pid {row.pid}'
-        if self._registry_away:
+        if not self._earlier_taken.is_set():
             return DiagnosticStatus.WARN, 'Waiting for the registry, which knows the jobs of before.', values
         return DiagnosticStatus.OK, f'{len(running)} jobs run, {len(waiting)} wait.', values
 
@@ -150,6 +153,7 @@ class TrainingNode(Node):  # type: ignore[misc]
             expert = self._registry.expert(goal.expert)
             job, digest = self._job(goal, expert)
             entry.job = job
+            self._wait_for_the_earlier()
             entry.row = self._registry.create_job(TrainingJob(
                 expert=expert.name, method=goal.method, dataset=job.dataset, dataset_digest=digest,
                 config=json.dumps({**asdict(job), 'promote': goal.promote}), host=socket.gethostname(),
@@ -161,6 +165,12 @@ class TrainingNode(Node):  # type: ignore[misc]
             entry.execute()
             return
         self._queue.add(entry)
+
+    def _wait_for_the_earlier(self) -> None:
+        """Let jobs of a former life go first; a row that is made meanwhile would be taken for one of them."""
+        while not self._earlier_taken.wait(POLL_S):
+            if self._runner.closing.is_set():
+                raise TrainingError('The training node is stopping; ask again when it has started.')
 
     def _job(self, goal: TrainExpert.Goal, expert: Expert) -> tuple[Job, str]:
         upkeep = Upkeep(**{name: self._value(name) for name in Upkeep.__dataclass_fields__})
