@@ -98,7 +98,7 @@ class HttpTransport:
             if not str(rest.get(key, '')):
                 raise InvalidRequest(f'{name} needs {key}.')
             path = path.replace(f'{{{key}}}', quote(str(rest.pop(key)), safe=''))
-        content: dict[str, Any] = {'params': rest} if operation.method in ('GET', 'DELETE') else {'json': rest}
+        content: dict[str, Any] = {'params' if operation.in_query else 'json': rest}
         return {'method': operation.method, 'url': path, **content}
 
     @contextlib.contextmanager

@@ -54,6 +54,11 @@ class Operation:
     adapt: Callable[[Values], Values] | None = None
     timeout_s: float = 10.0
 
+    @property
+    def in_query(self) -> bool:
+        """Whether its fields are text in the URL's query instead of a JSON body."""
+        return self.method in ('GET', 'DELETE')
+
 
 def by_id_or_name(values: Values) -> Values:
     """Split id_or_name into the fields id and name."""

@@ -59,7 +59,7 @@ def _endpoint(context: Context, operation: Operation) -> Callable[..., Any]:
     if operation.kind is not Kind.TOPIC:
         omit = frozenset(in_path) | ({'id', 'name'} if 'id_or_name' in in_path else frozenset())
         model = BODIES.get(operation.name) or context.backend.request_model(operation, omit)
-        where = Query() if operation.method in ('GET', 'DELETE') else Body()
+        where = Query() if operation.in_query else Body()
         if model.model_fields:
             parameters.append(inspect.Parameter('fields', inspect.Parameter.KEYWORD_ONLY,
                                                 annotation=Annotated[model, where]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Sequence
+from enum import Enum
 from functools import cache
 from typing import Annotated, Any
 
@@ -18,6 +19,14 @@ from moe_client.ros.transport import RosTransport
 from moe_client.transport import Values
 
 FEEDBACK_QOS = QoSProfile(depth=1000)
+
+
+class Place(Enum):
+    """Where a message's fields stand."""
+
+    BODY = 'JSON of a request'
+    QUERY = 'text in the URL of a request'
+    RESULT = 'JSON of an answer'
 
 
 class RosBackend(RosTransport):
@@ -51,15 +60,16 @@ class RosBackend(RosTransport):
         """See Backend."""
         _operation, interface = self.resolve(operation.name)
         part = interface.Goal if operation.kind is Kind.ACTION else interface.Request
-        return _model(part, _title(operation, 'Request'), omit, True)
+        place = Place.QUERY if operation.in_query else Place.BODY
+        return _model(part, _title(operation, 'Request'), omit, place)
 
     def result_model(self, operation: Operation) -> type[BaseModel]:
         """See Backend."""
         _operation, interface = self.resolve(operation.name)
         if operation.kind is Kind.TOPIC:
-            return _model(interface, interface.__name__, frozenset(), False)
+            return _model(interface, interface.__name__, frozenset(), Place.RESULT)
         part = interface.Result if operation.kind is Kind.ACTION else interface.Response
-        return _model(part, _title(operation, 'Result'), frozenset(messages.ERROR_FIELDS), False)
+        return _model(part, _title(operation, 'Result'), frozenset(messages.ERROR_FIELDS), Place.RESULT)
 
 
 def _title(operation: Operation, part: str) -> str:
@@ -67,13 +77,14 @@ def _title(operation: Operation, part: str) -> str:
 
 
 @cache
-def _model(kind: Any, title: str, omit: frozenset[str], request: bool) -> type[BaseModel]:
+def _model(kind: Any, title: str, omit: frozenset[str], place: Place) -> type[BaseModel]:
     """Fields of a message as a model; each has the message's own default."""
     example = kind()
     fields: dict[str, Any] = {
-        name: (_type(field, request), ... if not request else _default(field, getattr(example, name)))
+        name: (_type(field, place), ... if place is Place.RESULT else _default(field, getattr(example, name)))
         for name, field in kind.get_fields_and_field_types().items() if name not in omit}
-    return create_model(title, __config__=ConfigDict(extra='forbid' if request else 'ignore', strict=False), **fields)
+    others = 'ignore' if place is Place.RESULT else 'forbid'
+    return create_model(title, __config__=ConfigDict(extra=others, strict=False), **fields)
 
 
 def _default(field: str, value: Any) -> Any:
@@ -83,21 +94,21 @@ def _default(field: str, value: Any) -> Any:
     return None if '/' in inner else value
 
 
-def _type(field: str, request: bool) -> Any:
+def _type(field: str, place: Place) -> Any:
     inner, count = messages.element(field)
     if count is not None:
-        entry = list[_type(inner, request)]  # type: ignore[misc]
+        entry = list[_type(inner, place)]  # type: ignore[misc]
         return entry if count < 0 else Annotated[entry, Field(min_length=count, max_length=count)]
     if inner == 'builtin_interfaces/Time':
         return Annotated[float, Field(ge=0, lt=2 ** 31, description='seconds since 1970')]
     if '/' in inner:
         part = messages.interface('msg', inner.replace('moe_interfaces/', ''))
-        return _model(part, part.__name__ + ('Input' if request else ''), frozenset(), request)
+        return _model(part, part.__name__ + ('' if place is Place.RESULT else 'Input'), frozenset(), place)
     if inner in ('float', 'double'):
         number = Annotated[float, Field(allow_inf_nan=False, le=1e38, ge=-1e38)]
-        return number if request else number | None
+        return number | None if place is Place.RESULT else number
     if limits := messages.integer_range(inner):
         return Annotated[int, Field(ge=limits[0], le=limits[1])]
     if inner == 'boolean':
-        return StrictBool if request else bool
-    return Text if request else str
+        return StrictBool if place is Place.BODY else bool  # a query is text
+    return str if place is Place.RESULT else Text
