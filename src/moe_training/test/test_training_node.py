@@ -4,12 +4,12 @@ import json
 
 import pytest
 from action_msgs.msg import GoalStatus
-from tiny import DOORS, make_tiny
+from tiny import DOORS, SYSTEM, make_tiny
 from training_graph import ENDLESS, SETTINGS, Goal, NodeProcess, job, train, training_graph, training_home
 
 from moe_interfaces.action import ConvertModel, QuantizeModel
-from moe_interfaces.msg import TrainingJob
-from moe_interfaces.srv import AnalyzeDataset, GetVersion, PrepareDataset, ValidateDataset
+from moe_interfaces.msg import Expert, TrainingJob
+from moe_interfaces.srv import AnalyzeDataset, CreateExpert, GetVersion, PrepareDataset, ValidateDataset
 
 home, graph = training_home, training_graph
 
@@ -42,6 +42,17 @@ def test_a_model_from_scratch_is_trained_registered_and_quantised(graph, node, h
     status, converted = Goal(graph, ConvertModel, 'convert_model', ConvertModel.Goal(
         source=str(base), destination=str(home / 'out' / 'tiny.gguf'), quantization='Q8')).result()
     assert (converted.error_code, converted.quantization) == (0, 'Q8_0'), converted.error_msg
+
+
+def test_an_expert_made_with_a_size_is_trained_as_that_size(graph, node, home):
+    assert not graph.call(CreateExpert, 'registry/create_expert', size='tiny', expert=Expert(
+        name='sized', domain='doors', system_prompt=SYSTEM)).error_code
+    _status, refused = train(graph, home, expert='sized', base='', method='lora').result()
+    assert (refused.error_code, 'full' in refused.error_msg) == (3004, True), refused.error_msg
+    _status, result = train(graph, home, expert='sized', base='').result()
+    assert result.error_code == 0, result.error_msg
+    version = graph.call(GetVersion, 'registry/get_version', expert='sized').version
+    assert (version.kind, version.base, version.parameter_count < 20e6) == ('model', '', True)
 
 
 @pytest.mark.parametrize(('fields', 'code', 'text'), [

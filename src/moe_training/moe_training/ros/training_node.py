@@ -173,6 +173,7 @@ class TrainingNode(Node):  # type: ignore[misc]
                 raise TrainingError('The training node is stopping; ask again when it has started.')
 
     def _job(self, goal: TrainExpert.Goal, expert: Expert) -> tuple[Job, str]:
+        goal.base = goal.base or self._registry.size_to_train(expert.name)
         upkeep = Upkeep(**{name: self._value(name) for name in Upkeep.__dataclass_fields__})
         champion = Champion()
         if goal.gate and expert.champion_version:
