@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from moe_experts.registry.artifacts import keep
 from moe_experts.registry.entities import Expert, Version
-from moe_experts.registry.errors import ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
+from moe_experts.registry.errors import CreationFailed, ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
 from moe_experts.registry.experts import ALIASES, BY, LIVING, NAME, by
 from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, VersionRow
 from moe_experts.registry.transactions import Transactions, find
@@ -63,6 +63,8 @@ class Versions:
         find(session, 0, expert)
         session.execute(text('SELECT pg_advisory_xact_lock_shared(:key)'), {'key': ARTIFACT_LOCK})
         found = keep(Path(version.artifact_path), self._artifacts / expert, version.sha256)
+        if found.kind == 'adapter' and not version.base_path:
+            raise CreationFailed(f'{version.artifact_path} is an adapter; name the base that it is served on.')
         row = find(session, 0, expert, lock=True)
         record = self._add(
             session, row, kind=found.kind, backend=found.backend,
