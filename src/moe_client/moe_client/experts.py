@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from moe_client.errors import ExpertNotFound
+from moe_client.errors import ExpertNotFound, ExpertNotReady
 from moe_client.transport import Event, Transport, Values
 from moe_client.types import AbTest, ExpertInfo, version
 
@@ -19,9 +19,11 @@ class Experts:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def list(self, domain: str = '', status: str = '', sort: str = 'id') -> list[ExpertInfo]:
-        """List experts, filtered and sorted."""
-        values = self._transport.call('experts.list', {'domain': domain, 'status': status, 'sort': sort, 'limit': 1000})
+    def list(self, domain: str = '', status: str = '', sort: str = 'id', *, category: str = '', offset: int = 0,
+             limit: int = 1000) -> list[ExpertInfo]:
+        """List a page of experts, filtered and sorted by name, id, domain, status or updated_at ("-" reverses)."""
+        values = self._transport.call('experts.list', {
+            'domain': domain, 'category': category, 'status': status, 'sort': sort, 'offset': offset, 'limit': limit})
         return [ExpertInfo.of(row) for row in values['experts']]
 
     def get(self, id_or_name: int | str) -> ExpertInfo:
@@ -62,6 +64,34 @@ class Experts:
         values = self._transport.call('experts.resize', {'id_or_name': self._reference(id_or_name), 'size': size,
                                                          'actor': ACTOR, 'reason': reason})
         return version(values['version'])
+
+    def register(self, id_or_name: int | str, artifact: str, *, base: int | str = '', alias: str = '',
+                 reason: str = '') -> dict[str, Any]:
+        """Register a GGUF file or safetensors folder of the registry's host as a new version; returns it.
+
+        An adapter needs `base`: the expert on whose champion's base it is served. Raises CreationFailed.
+        """
+        fields = {'artifact_path': artifact, **(self._as_base(base) if base else {})}
+        values = self._transport.call('experts.register', {
+            'expert': self.name_of(id_or_name), 'version': fields, 'alias': alias, 'actor': ACTOR, 'reason': reason})
+        return version(values['version'])
+
+    def _as_base(self, id_or_name: int | str) -> Values:
+        """What an adapter says of its base that is served on that of this expert's champion."""
+        values = self._transport.call('experts.get', {'id_or_name': self._reference(id_or_name)})
+        expert, number = values['expert'], values['expert']['champion_version']
+        champion = next((row for row in values['versions'] if row['number'] == number), None)
+        if champion is None:
+            raise ExpertNotReady(f'Expert {expert["name"]} serves no version, so an adapter cannot share its base.')
+        if champion['kind'] == 'model':
+            return {'base': expert['name'], 'base_path': champion['artifact_path'], 'base_sha256': champion['sha256']}
+        return {key: champion[key] for key in ('base', 'base_path', 'base_sha256')}
+
+    def set_alias(self, id_or_name: int | str, alias: str, number: int, reason: str = '') -> int:
+        """Point an alias at a version, 0 removes it; returns the number it pointed at before, 0 = it was new."""
+        return int(self._transport.call('experts.set_alias', {
+            'expert': self.name_of(id_or_name), 'alias': alias, 'version': number, 'actor': ACTOR,
+            'reason': reason})['previous_version'])
 
     def promote(self, id_or_name: int | str, reason: str = '') -> tuple[str, int, int]:
         """Candidate or challenger becomes champion; returns expert, version and previous version."""

@@ -75,8 +75,15 @@ class Training:
 
     def stop(self, number: int) -> TrainingJob:
         """Cancel a training job; one that has ended stays as it is."""
+        return self._end(number, 'cancelled')
+
+    def fail(self, number: int, reason: str = '') -> TrainingJob:
+        """Mark a training job as failed, which also stops it; one that has ended stays as it is."""
+        return self._end(number, 'failed', error_msg=reason or 'Marked as failed by hand.')
+
+    def _end(self, number: int, status: str, **fields: Any) -> TrainingJob:
         job = self._transport.call('training.job', {'id': number})['job']
-        values = self._transport.call('training.update', {'job': cancelled(job)})
+        values = self._transport.call('training.update', {'job': ended(job, status, **fields)})
         return TrainingJob.of(values['job'])
 
 
@@ -103,9 +110,9 @@ class Datasets:
             'domain': domain, 'paths': paths, 'output': output, 'holdout': holdout})
 
 
-def cancelled(job: Values) -> Values:
-    """A job as it is written to cancel it; the registry keeps a status that ended it already."""
-    return {**job, 'status': 'cancelled'} if job['status'] in ('queued', 'running') else job
+def ended(job: Values, status: str, **fields: Any) -> Values:
+    """A job as it is written to end it; one that has ended stays as it is."""
+    return {**job, 'status': status, **fields} if job['status'] in ('queued', 'running') else job
 
 
 def _goal(expert: str, dataset: str, **fields: Any) -> Values:

@@ -231,3 +231,8 @@ class AbTest(Parsed):
     control_outcomes: int
     treatment_outcomes: int
     p_value: float | None
+
+    @classmethod
+    def of(cls, values: Values) -> Self:
+        """Make one; the share is a float32 on the wire."""
+        return super().of({**values, 'share': round(values['share'], 6)})

@@ -5,7 +5,17 @@ import asyncio
 import pytest
 from conftest import wait_for
 
-from moe_client import Chunk, Client, ExpertContext, ExpertNotFound, Generation, InvalidRequest, Timeout, Unavailable
+from moe_client import (
+    Chunk,
+    Client,
+    ExpertContext,
+    ExpertCreationFailed,
+    ExpertNotFound,
+    Generation,
+    InvalidRequest,
+    Timeout,
+    Unavailable,
+)
 
 QUESTION = 'What is the capital of France?'
 
@@ -30,6 +40,23 @@ def test_experts(client):
     assert row.versions[0]['kind'] == 'adapter'
     assert client.experts.get(row.id) == row
     assert client.experts.name_of(row.id) == 'python'
+
+
+def test_versions_are_registered_and_aliases_moved(client, request):
+    artifact, name = client.experts.get('linux').versions[0]['artifact'], f'kept-{request.node.callspec.id}'
+    client.experts.create(name, 'linux')
+    try:
+        with pytest.raises(ExpertCreationFailed, match='is an adapter'):
+            client.experts.register(name, artifact)
+        version = client.experts.register(name, artifact, base='linux', reason='a test')
+        assert (version['version'], version['kind']) == (1, 'adapter')
+        assert version['base_sha256'] == client.experts.get('linux').versions[0]['base_sha256']
+        assert client.experts.set_alias(name, 'tried', 1) == 0
+        assert client.experts.set_alias(name, 'tried', 0) == 1
+        assert [row.name for row in client.experts.list(category='linux', sort='-id', limit=1)] == [name]
+        assert name not in {row.name for row in client.experts.list(sort='-id', offset=1)}
+    finally:
+        client.experts.delete(name)
 
 
 def test_unknown_experts_are_named(client):

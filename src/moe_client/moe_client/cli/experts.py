@@ -19,12 +19,16 @@ Size = Annotated[str, typer.Option(help='tiny, small, medium or large.')]
 
 def list_experts(
     domain: Annotated[str, typer.Option(help='Only of this domain.')] = '',
+    category: Annotated[str, typer.Option(help='Only of this category.')] = '',
     status: Annotated[str, typer.Option(help='creating, ready, training, disabled or failed.')] = '',
+    sort: Annotated[str, typer.Option(help='By name, id, domain, status or updated_at; "-" in front reverses.')] = 'id',
+    offset: Annotated[int, typer.Option(min=0, help='Leave out so many.')] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help='At most so many.')] = 1000,
     json: Json = False,
 ) -> None:
     """List the experts."""
     with connect() as client:
-        experts = client.experts.list(domain, status)
+        experts = client.experts.list(domain, status, sort, category=category, offset=offset, limit=limit)
     if json:
         as_json(experts)
         return
@@ -122,8 +126,34 @@ def resize(expert: Expert, size: Size, reason: Reason = '', json: Json = False) 
     """Make an untrained version of another size; `moe train` then trains it."""
     with connect() as client:
         version = client.experts.resize(expert, size, reason)
-    done(f'Version {version["version"]} has {version["parameters"]} parameters and is not trained yet; '
-         f'`moe train {expert} DATASET --method full` trains it.', json, **version)
+    done(f'Version {version["version"]} of size {size} is not trained yet; `moe train {expert} DATASET --method full` '
+         'trains it.', json, **version)
+
+
+def register_version(
+    expert: Expert,
+    artifact: Annotated[Path, typer.Argument(exists=True, help='GGUF file, or folder with safetensors.')],
+    base: Annotated[str, typer.Option(help='For an adapter: the expert whose base it is served on.')] = '',
+    alias: Annotated[str, typer.Option(help='Point this alias at it; champion serves it.')] = '',
+    reason: Reason = '', json: Json = False,
+) -> None:
+    """Keep a copy of a model as a new version of an expert."""
+    with connect() as client:
+        version = client.experts.register(expert, str(artifact.absolute()), base=base, alias=alias, reason=reason)
+    done(f'{expert} has version {version["version"]} ({version["kind"]}, {version["quantization"]}).', json, **version)
+
+
+def set_alias(
+    expert: Expert,
+    alias: Annotated[str, typer.Argument(help='champion is what is served; others are yours to name.')],
+    version: Annotated[int, typer.Argument(min=0, help='Number of a version; 0 removes the alias.')],
+    reason: Reason = '', json: Json = False,
+) -> None:
+    """Point an alias at a version."""
+    with connect() as client:
+        before = client.experts.set_alias(expert, alias, version, reason)
+    done(f'{alias} of {expert} is version {version or "none"} (before: {before or "none"}).', json, expert=expert,
+         alias=alias, version=version, previous_version=before)
 
 
 def delete_expert(
@@ -219,6 +249,6 @@ def metadata(expert: Expert, json: Json = False) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (list_experts, info, create_expert, update, disable, enable, resize, delete_expert, promote, rollback,
-                 history, ab_test, metadata):
+    for verb in (list_experts, info, create_expert, update, disable, enable, resize, register_version, set_alias,
+                 delete_expert, promote, rollback, history, ab_test, metadata):
         app.command(verb.__name__.replace('_', '-'))(verb)

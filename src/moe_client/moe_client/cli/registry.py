@@ -19,6 +19,7 @@ from moe_client.errors import InvalidRequest, Unavailable
 registry = typer.Typer(help='Look after the database and the artifacts.', no_args_is_help=True)
 api_key = typer.Typer(help='Keys for the HTTP gateway.', no_args_is_help=True)
 notes = typer.Typer(help='What experts may read before they answer.', no_args_is_help=True)
+CELL = 120  # characters of a statement that a table shows
 SCOPES = ('inference', 'manage', 'hardware')
 
 
@@ -28,9 +29,15 @@ def _maintain(operation: str, json: bool) -> None:
     if json:
         as_json(report)
     else:
-        rows(report.get('columns', ()), report.get('rows', ()))
+        rows(report.get('columns', ()), [[_short(cell) for cell in row] for row in report.get('rows', ())])
     if not report.get('ok', True):
         raise typer.Exit(1)
+
+
+def _short(cell: object) -> str:
+    """A statement may fill a screen: its beginning in a line; --json has it whole."""
+    text = ' '.join(str(cell).split())
+    return text if len(text) <= CELL else text[:CELL - 1] + '…'
 
 
 @registry.command()

@@ -1,4 +1,4 @@
-"""train, training-status, training-stop, training-logs, build-experts."""
+"""train, training-status, training-stop, training-fail, training-logs, build-experts."""
 
 from __future__ import annotations
 
@@ -51,9 +51,19 @@ def train(
     gradient_checkpointing: Annotated[bool, typer.Option(help='Less memory, slower.')] = False,
     num_workers: Annotated[int, typer.Option(min=0, help='Of the data loader.')] = 0,
     max_seq_len: Annotated[int, typer.Option(min=8, help='Longer rows are an error [tokens].')] = 256,
+    packing: Annotated[bool, typer.Option(help='Several rows a sequence.')] = False,
+    base: Annotated[str, typer.Option(help='Name, folder, GGUF file, or a size for a model of its own; default: the '
+                                      'expert\'s, or the shared base.')] = '',
+    scheduler: Annotated[str, typer.Option(help='Of the learning rate, by transformers\' names.')] = 'cosine',
+    warmup_ratio: Annotated[float, typer.Option(min=0.0, max=1.0, help='Of the steps.')] = 0.05,
     lora_rank: Annotated[int, typer.Option(min=1)] = 8,
+    lora_alpha: Annotated[float, typer.Option(min=0.0, help='0 = twice the rank.')] = 0.0,
+    lora_target: Annotated[list[str] | None, typer.Option(help='A layer to adapt, for example q_proj; may be given '
+                                                          'again. Default: all linear ones.')] = None,
+    quantization: Annotated[str, typer.Option(help='Of what serves it: Q8_0, Q4_K_M, ..., or best.')] = 'Q8_0',
     seed: Annotated[int, typer.Option()] = 42,
     heldout: Annotated[Path | None, typer.Option(exists=True, help='JSONL file; default: split by hash.')] = None,
+    holdout: Annotated[float, typer.Option(min=0.0, max=0.5, help='Share that is split off.')] = 0.05,
     early_stopping: Annotated[int, typer.Option(min=0, help='Evaluations without gain; 0 = off.')] = 0,
     resume: Annotated[bool, typer.Option('--resume', help='Go on from the latest checkpoint.')] = False,
     checkpoint: Annotated[str, typer.Option(help='With --resume: from this one.')] = '',
@@ -70,7 +80,10 @@ def train(
         'method': method, 'epochs': epochs, 'max_steps': max_steps, 'batch_size': batch_size,
         'gradient_accumulation': gradient_accumulation, 'learning_rate': learning_rate,
         'max_grad_norm': max_grad_norm, 'precision': precision, 'gradient_checkpointing': gradient_checkpointing,
-        'num_workers': num_workers, 'max_seq_len': max_seq_len, 'lora_rank': lora_rank, 'seed': seed,
+        'num_workers': num_workers, 'max_seq_len': max_seq_len, 'packing': packing, 'base': base,
+        'scheduler': scheduler, 'warmup_ratio': warmup_ratio, 'lora_rank': lora_rank,
+        'lora_alpha': lora_alpha or 2.0 * lora_rank, 'lora_targets': lora_target or [], 'quantization': quantization,
+        'seed': seed, 'holdout': holdout,
         'heldout': str(heldout.absolute()) if heldout else '', 'early_stopping_patience': early_stopping,
         'resume': (checkpoint or 'latest') if resume else '', 'promote': promote, 'gate': gate, 'force': force}
     with connect() as client:
@@ -114,6 +127,15 @@ def training_stop(job: Annotated[int, typer.Argument(metavar='JOB')], json: Json
     """Cancel a training job."""
     with connect() as client:
         row = client.training.stop(job)
+    done(f'Training job {row.id} is {row.status}.', json, id=row.id, status=row.status)
+
+
+def training_fail(job: Annotated[int, typer.Argument(metavar='JOB')],
+                  reason: Annotated[str, typer.Option(help='Why, for the job and its history.')] = '',
+                  json: Json = False) -> None:
+    """Mark a training job as failed, which also ends its worker."""
+    with connect() as client:
+        row = client.training.fail(job, reason)
     done(f'Training job {row.id} is {row.status}.', json, id=row.id, status=row.status)
 
 
@@ -178,5 +200,5 @@ def _replace(path: Path, content: bytes) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add the verbs."""
-    for verb in (train, training_status, training_stop, training_logs, build_experts):
+    for verb in (train, training_status, training_stop, training_fail, training_logs, build_experts):
         app.command(verb.__name__.replace('_', '-'))(verb)

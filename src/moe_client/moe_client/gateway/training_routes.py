@@ -18,7 +18,7 @@ from moe_client.gateway.bodies import TrainBody
 from moe_client.gateway.context import DAY_S, Context, need
 from moe_client.gateway.envelope import Success, success
 from moe_client.operations import OPERATIONS
-from moe_client.training import POLL_S, START_TIMEOUT_S, cancelled
+from moe_client.training import POLL_S, START_TIMEOUT_S, ended
 from moe_client.transport import Values
 
 FILE_NAME = re.compile(r'[A-Za-z0-9][A-Za-z0-9._-]{0,120}\.(jsonl|json|csv|parquet|txt|md)', re.ASCII)
@@ -45,7 +45,7 @@ def router(context: Context) -> APIRouter:
     async def stop(number: JobId) -> Response:
         """Cancel a training job; one that has ended stays as it is."""
         job = (await context.backend.acall('training.job', {'id': number}))['job']
-        return success(await context.backend.acall('training.update', {'job': cancelled(job)}))
+        return success(await context.backend.acall('training.update', {'job': ended(job, 'cancelled')}))
 
     @routes.get('/v1/training/jobs/{number}/logs', response_model=Success[dict[str, Any]],
                 dependencies=[need('inference')])
