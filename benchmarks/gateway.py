@@ -1,6 +1,6 @@
 """What the gateway costs: first token over HTTP against ROS, many streams, /health, and a peer.
 
-    ./moe exec python benchmarks/gateway.py [--only first|streams|health|peer]
+    ./moe exec python benchmarks/gateway.py [--only first streams health peer]
 
 The peer is llama-cpp-python's own server with the same GGUF, threads and prompts, in the same run, in turns with ours.
 """
@@ -11,16 +11,14 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 from measurement import Figure, figure, report
+from peers import server
 
 from moe_client import Client, suite
 from moe_client.types import Chunk
@@ -52,25 +50,31 @@ def compare_first_tokens(ros: Client, http: Client, repeats: int) -> list[Figure
             figure('first token, HTTP more than ROS, paired', more, 'ms', most=MOST_MORE_MS)]
 
 
-async def chat(client: httpx.AsyncClient, prompt: str, model: str, tokens: int) -> int:
-    """One streamed chat; returns tokens that came, -1 = the stream broke."""
-    body = {'model': model, 'stream': True, 'max_tokens': tokens, 'temperature': 0.7, 'seed': 1,
-            'messages': [{'role': 'user', 'content': prompt}]}
-    count, reason = 0, None
+async def chat(client: httpx.AsyncClient, prompt: str, model: str, tokens: int, seed: int) -> int:
+    """One streamed chat; returns tokens that came (a chunk may hold several, so usage counts), -1 = the stream broke."""
+    body = {'model': model, 'stream': True, 'max_tokens': tokens, 'temperature': 0.7, 'seed': seed,
+            'stream_options': {'include_usage': True}, 'messages': [{'role': 'user', 'content': prompt}]}
+    chunks, used, reason = 0, 0, None
     async with client.stream('POST', '/v1/chat/completions', json=body) as response:
         async for line in response.aiter_lines():
-            if line.startswith('data: {'):
-                choice = json.loads(line[6:])['choices'][0]
-                count += bool(choice['delta'].get('content'))
+            if not line.startswith('data: {'):
+                continue
+            event = json.loads(line[6:])
+            if 'error' in event:
+                print(f'A stream broke: {event["error"]}', flush=True)
+                return -1
+            for choice in event['choices']:
+                chunks += bool(choice['delta'].get('content'))
                 reason = choice['finish_reason'] or reason
-    return count if reason else -1
+            used = (event.get('usage') or {}).get('completion_tokens', used)
+    return used or chunks if reason else -1
 
 
-async def chats(url: str, model: str, number: int, tokens: int) -> tuple[float, list[int]]:
-    """So many chats at once; seconds, and the tokens of each."""
+async def chats(url: str, model: str, number: int, tokens: int, seed: int = 1) -> tuple[float, list[int]]:
+    """So many chats at once; seconds, and the tokens of each. A seed of its own keeps answer caches out."""
     async with httpx.AsyncClient(base_url=url, timeout=300.0, limits=httpx.Limits(max_connections=number)) as client:
         begin = time.perf_counter()
-        counts = await asyncio.gather(*(chat(client, PROMPTS[index % len(PROMPTS)], model, tokens)
+        counts = await asyncio.gather(*(chat(client, PROMPTS[index % len(PROMPTS)], model, tokens, seed)
                                         for index in range(number)))
         return time.perf_counter() - begin, list(counts)
 
@@ -101,39 +105,15 @@ async def ask_health(host: str, port: int) -> tuple[float, list[float], int]:
     return len(latencies) / (time.perf_counter() - begin), latencies, failures
 
 
-@contextmanager
-def peer(path: str) -> Iterator[str]:
-    """llama-cpp-python's own server; yields its URL."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, '-m', 'llama_cpp.server', '--model', path, '--port', str(port),
-                               '--n_threads', str(os.cpu_count()), '--n_ctx', '2048'],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f'http://127.0.0.1:{port}'
-    try:
-        while server.poll() is None:
-            try:
-                httpx.get(f'{url}/v1/models')
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        if server.poll() is not None:
-            raise SystemExit('llama_cpp.server did not start: pip install "llama-cpp-python[server]" brings what it '
-                             'needs (starlette-context, sse-starlette).')
-        yield url
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def against_peer(url: str, path: str, repeats: int) -> list[Figure]:
+def against_peer(url: str, path: Path, repeats: int) -> list[Figure]:
     """Eight chats at once, ours and the peer's in turns."""
     rates: dict[str, list[float]] = {'ours': [], 'peer': []}
-    with peer(path) as other:
+    with server(path) as other:
+        if not other:
+            return []
         for index in range(repeats + 1):
             for name, base, model in (('ours', url, 'general'), ('peer', other, 'peer')):
-                seconds, counts = asyncio.run(chats(base, model, CHATS, CHAT_TOKENS))
+                seconds, counts = asyncio.run(chats(base, model, CHATS, CHAT_TOKENS, 100 + index))
                 if index:  # the first round loads
                     rates[name].append(sum(counts) / seconds)
     times = statistics.median(rates['ours']) / statistics.median(rates['peer'])
@@ -145,7 +125,7 @@ def against_peer(url: str, path: str, repeats: int) -> list[Figure]:
 def main() -> None:
     """Use the running suite, or start one of its own; measure; write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--only', choices=['first', 'streams', 'health', 'peer'])
+    parser.add_argument('--only', nargs='+', choices=['first', 'streams', 'health', 'peer'])
     parser.add_argument('--repeats', type=int, default=40)
     options = parser.parse_args()
     for variable in ('MOE_API_PORT', 'MOE_METRICS_PORT'):
@@ -154,7 +134,7 @@ def main() -> None:
     with suite.running(simulate=True), Client() as ros:
         suite.wait_until_ready(ros, timeout_s=300.0)
         url = gateway_url()
-        path = str(suite.home() / 'models' / 'smollm2-135m-instruct-q8_0.gguf')
+        path = suite.home() / 'models' / 'smollm2-135m-instruct-q8_0.gguf'
 
         def streams() -> list[Figure]:
             _seconds, counts = asyncio.run(chats(url, 'general', STREAMS, 16))
@@ -175,7 +155,7 @@ def main() -> None:
             'first': first, 'streams': streams, 'health': health,
             'peer': lambda: against_peer(url, path, max(2, options.repeats // 10))}
         for name, measure in parts.items():
-            if options.only in (None, name):
+            if name in (options.only or parts):
                 figures += measure()
     report('gateway', figures)
 
