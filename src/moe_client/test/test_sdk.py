@@ -101,6 +101,15 @@ def test_asynchronous_answers_side_by_side(client):
     assert all('Paris' in answer.text for answer in asyncio.run(ask()))
 
 
+def test_a_burst_of_requests_loses_none(client):
+    async def ask(index):
+        return await client.inference.generate_async(f'{QUESTION} {index}', expert='general', max_tokens=2, timeout=60)
+
+    async def burst():
+        return await asyncio.gather(*(ask(index) for index in range(64)))
+    assert all(answer.completion_tokens for answer in asyncio.run(burst()))
+
+
 def test_cancelling_the_task_cancels_the_generation(client):
     async def ask():
         task = asyncio.create_task(client.inference.generate_async(

@@ -26,6 +26,7 @@ from moe_client.errors import Cancelled, Timeout, Unavailable
 RESEND_S = 2.0
 POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
+ACTION_QOS = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 Put = Callable[[tuple[str, Any]], None]
 
@@ -137,7 +138,8 @@ class Graph:
     def _action(self, interface: Any, name: str) -> Any:
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = ActionClient(self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS)
+                self._clients[name] = ActionClient(self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS,
+                                                   **ACTION_QOS)
             return self._clients[name]
 
     def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False,

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Task
 
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
+ACTION_QOS = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 
 Execute = Callable[[ServerGoalHandle], Any]
@@ -71,13 +72,12 @@ class QuickEndpoints:
         """Serve an action."""
         ThreadedActionServer(
             self._pool, self._node, interface, self._owner.resolve_service_name(name), execute, cancel_callback=cancel,
-            goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS,
-            feedback_pub_qos_profile=FEEDBACK_QOS)
+            feedback_pub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
 
     def action_client(self, name: str, interface: Any) -> ActionClient:
         """A client of an action elsewhere."""
         return ActionClient(self._node, interface, self._owner.resolve_service_name(name),
-                            feedback_sub_qos_profile=FEEDBACK_QOS)
+                            feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
 
     def start(self) -> None:
         """Answer from now on; all endpoints are there."""
