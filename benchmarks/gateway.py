@@ -51,7 +51,7 @@ def compare_first_tokens(ros: Client, http: Client, repeats: int) -> list[Figure
 
 
 async def chat(client: httpx.AsyncClient, prompt: str, model: str, tokens: int, seed: int) -> int:
-    """One streamed chat; returns tokens that came (a chunk may hold several, so usage counts), -1 = the stream broke."""
+    """One streamed chat; returns its tokens by usage (a chunk may hold several), -1 = the stream broke."""
     body = {'model': model, 'stream': True, 'max_tokens': tokens, 'temperature': 0.7, 'seed': seed,
             'stream_options': {'include_usage': True}, 'messages': [{'role': 'user', 'content': prompt}]}
     chunks, used, reason = 0, 0, None
