@@ -26,7 +26,7 @@ from moe_client.errors import Cancelled, Timeout, Unavailable
 RESEND_S = 2.0
 POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
-ACTION_QOS = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
+ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 Put = Callable[[tuple[str, Any]], None]
 

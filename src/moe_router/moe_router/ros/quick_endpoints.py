@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Task
 
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
-ACTION_QOS = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
+ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
 
 Execute = Callable[[ServerGoalHandle], Any]
