@@ -10,6 +10,7 @@ import typer
 
 from moe_client.cli.connection import connect
 from moe_client.cli.output import Json, as_json, done, rows, values
+from moe_client.cli.plots import histogram
 
 Dataset = Annotated[Path, typer.Argument(metavar='FILE', exists=True, dir_okay=False, help='JSONL file.')]
 
@@ -40,6 +41,9 @@ def analyze_dataset(
         report = client.datasets.analyze(str(file.absolute()), str(compared_with.absolute()) if compared_with else '',
                                          str(plot.absolute()) if plot else '')
     values(report, json)
+    if not json:
+        for name, lengths in report.get('lengths', {}).items():
+            histogram(f'rows by {name.replace("_", " ")}', **lengths['histogram'])
 
 
 def prepare_dataset(

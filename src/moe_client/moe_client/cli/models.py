@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from moe_client import suite
+from moe_client.cli import plots
 from moe_client.cli.connection import connect
 from moe_client.cli.experts import Expert
 from moe_client.cli.output import Json, as_json, done, follow, metrics_line, rows
@@ -65,6 +66,7 @@ def benchmark_expert(
     max_tokens: Annotated[int, typer.Option(min=1)] = 64,
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     heldout: Annotated[Path | None, typer.Option(exists=True, help='JSONL file to score it on.')] = None,
+    plot: Annotated[Path | None, typer.Option(dir_okay=False, help='PNG to draw.')] = None,
     json: Json = False,
 ) -> None:
     """Measure an expert: tokens per second at several loads, memory, score; and what that means."""
@@ -72,10 +74,14 @@ def benchmark_expert(
         result = follow(client.experts.benchmark(
             expert, streams=streams or [], prompt_tokens=prompt_tokens, max_tokens=max_tokens, repeats=repeats,
             heldout=str(heldout.absolute()) if heldout else ''), json)
+    report = jsonlib.loads(result.get('report') or '{}')
+    if plot and report:
+        plots.write_speeds(report, plot)
     if json:
-        as_json({**result, 'report': jsonlib.loads(result.get('report') or '{}')})
+        as_json({**result, 'report': report})
         return
     rows(('metric', 'value'), [(row['name'], row['value']) for row in result.get('metrics', ())])
+    plots.curves('tokens/s of all together', plots.speeds(report.get('loads', ())), 'callers at once')
     print(result.get('verdict', ''))
 
 

@@ -10,8 +10,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 from ament_index_python.packages import get_package_share_directory
+from rich.progress_bar import ProgressBar
 
 from moe_client import suite
+from moe_client.cli import plots
 from moe_client.cli.connection import connect
 from moe_client.cli.logs import tail
 from moe_client.cli.output import Json, as_json, console, done, local_time, rows, values
@@ -103,7 +105,7 @@ def training_status(
     expert: Annotated[str, typer.Option(help='List only the jobs of this expert.')] = '',
     json: Json = False,
 ) -> None:
-    """Show a training job, one value a line, or list the jobs."""
+    """Show a training job, one value a line, on a terminal also its progress and loss curve; or list the jobs."""
     with connect() as client:
         if job:
             row = client.training.status(job)
@@ -113,6 +115,9 @@ def training_status(
         shown = {**vars(row), **{key: local_time(getattr(row, key)) for key in ('created_at', 'started_at',
                                                                                'finished_at')}}
         values(vars(row) if json else shown, json)
+        if console.is_terminal and not json:
+            console.print(ProgressBar(max(1, row.total_steps), row.step, plots.WIDTH))
+            plots.curves('loss by step [nats/token]', plots.losses(_log_of(job)), 'step')
         return
     if json:
         as_json(jobs)
@@ -121,6 +126,10 @@ def training_status(
          [(row.id, row.expert, row.status, f'{row.step}/{row.total_steps}',
            '-' if row.loss is None else f'{row.loss:.4f}', local_time(row.started_at), row.error_msg or '-')
           for row in jobs])
+
+
+def _log_of(job: int) -> Path:
+    return suite.home() / 'logs' / f'training_{job}.log'
 
 
 def training_stop(job: Annotated[int, typer.Argument(metavar='JOB')], json: Json = False) -> None:
@@ -145,7 +154,7 @@ def training_logs(
     lines: Annotated[int, typer.Option('--lines', '-n', min=1, help='Last lines to begin with.')] = 50,
 ) -> None:
     """Show the log of a training job."""
-    path = suite.home() / 'logs' / f'training_{job}.log'
+    path = _log_of(job)
     if not path.is_file():
         raise MoeError(f'There is no {path}; `moe training-status` lists the jobs.')
     tail([path], lines, follow, prefix=False)
