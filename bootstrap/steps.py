@@ -231,8 +231,7 @@ class Setup:
         self._pip('--no-deps', *lines)
 
     def _install_llama(self) -> None:
-        environment = self._build_environment()
-        environment.setdefault('CMAKE_BUILD_PARALLEL_LEVEL', str(os.cpu_count() or 1))
+        environment = self._compiling()
         environment['CMAKE_ARGS'] = '-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF' + (
             ' -DGGML_CUDA=on' if self.device == 'cuda' else '')
         self._pip('--verbose', '-r', self._file('llama'), environment=environment)
@@ -246,7 +245,7 @@ class Setup:
             self._python, '-m', 'colcon', '--log-base', str(self.workspace / 'log'), 'build',
             '--build-base', str(self.workspace / 'build'), '--install-base', str(self.workspace / 'install'),
             '--symlink-install', '--event-handlers', 'console_direct+', '--packages-select', *packages,
-            '--cmake-args', '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF'])
+            '--cmake-args', '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DBUILD_TESTING=OFF'], self._compiling())
         (self._stamps / 'environment.json').unlink(missing_ok=True)
 
     def _build_packages(self) -> None:
@@ -267,6 +266,14 @@ class Setup:
             environment.pop('PYTHONPATH', None)
             environment['AMENT_PREFIX_PATH'] = environment['CMAKE_PREFIX_PATH'] = str(self.venv)
         return environment
+
+    def _compiling(self) -> dict[str, str]:
+        """The environment of a compilation on all cores.
+
+        colcon would let ninja start nothing while the load is above their number; it counts the compilers themselves.
+        """
+        cores = len(os.sched_getaffinity(0))
+        return {'CMAKE_BUILD_PARALLEL_LEVEL': str(cores), 'MAKEFLAGS': f'-j{cores}', **self._build_environment()}
 
     def _run(self, step: str, line: list[str], environment: dict[str, str] | None = None) -> None:
         """Run a program into the log, in a process group of its own that an interrupt takes along."""
