@@ -22,32 +22,15 @@ from typing import Any
 
 import setproctitle
 
-from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Part, Piece, Request, Result, Sampling
+from moe_experts.engines.engine import Engine, EngineError, EngineSettings, Piece, Result
 from moe_experts.engines.opening import open_engine
+from moe_experts.worker.wire import pairs, request_of
 
 _PR_SET_PDEATHSIG = 1
 _OOM_SCORE = '500'  # where memory runs out, the worker goes and the node that can start it again stays
 _FOREVER_S = 1e6
 ALIVE_S = 0.5  # a busy worker says so often that it is getting on
 _COMPUTING = {'score', 'embed', 'distribution'}
-
-
-def request_of(message: dict[str, Any]) -> Request:
-    """A request as it came over the wire; the deadline travels as seconds left."""
-    fields = dict(message)
-    left = fields.pop('timeout_s', 0.0)
-    sampling = fields.pop('sampling')
-    sampling['logit_bias'] = tuple(map(tuple, sampling.get('logit_bias', ())))
-    mixture = tuple(Part(part['adapter'], part['weight'], pairs(part['messages']))
-                    for part in fields.pop('mixture', ()))
-    return Request(**{**fields, 'messages': pairs(fields['messages']), 'stop': tuple(fields['stop']),
-                      'mixture': mixture, 'sampling': Sampling(**sampling),
-                      'deadline': time.monotonic() + left if left else 0.0})
-
-
-def pairs(rows: list[list[str]]) -> tuple[tuple[str, str], ...]:
-    """Messages as they came over the wire."""
-    return tuple((role, content) for role, content in rows)
 
 
 def handle(engine: Engine, message: dict[str, Any]) -> Any:

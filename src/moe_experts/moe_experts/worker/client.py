@@ -9,13 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from moe_experts.engines.engine import EngineError, EngineSettings, Piece, Request, Result
 from moe_experts.worker.starter import Process, Starter
 from moe_experts.worker.watch import Limits, Watch, resident_bytes
+from moe_experts.worker.wire import fields_of
 
 START_TIMEOUT_S = 60.0
 CALL_TIMEOUT_S = 30.0
@@ -249,11 +249,7 @@ class Worker:
             self._submit(request)
 
     def _submit(self, request: Request) -> None:
-        fields = asdict(request)
-        deadline = fields.pop('deadline')
-        if deadline:
-            fields['timeout_s'] = max(1e-3, deadline - time.monotonic())
-        self._send({'verb': 'submit', 'request': fields})
+        self._send({'verb': 'submit', 'request': fields_of(request)})
 
     def cancel(self, request_id: str) -> None:
         """End a request; its listener hears the result."""
