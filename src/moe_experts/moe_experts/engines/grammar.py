@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from concurrent.futures import Future
 from typing import Any
 
 import llguidance
@@ -19,7 +20,7 @@ _KEPT_GRAMMARS = 64
 class GrammarCompiler:
     """Makes matchers for one vocabulary; the grammars used last stay compiled."""
 
-    def __init__(self, tokenizer: Any, vocabulary_size: int) -> None:
+    def __init__(self, tokenizer: Future[Any], vocabulary_size: int) -> None:
         self._tokenizer = tokenizer
         self._size = vocabulary_size
         self._compiled: OrderedDict[tuple[str, str, str], Any] = OrderedDict()
@@ -48,7 +49,7 @@ class GrammarCompiler:
                 source = llguidance.LLMatcher.grammar_from_lark(grammar)
         except (ValueError, RuntimeError) as error:
             raise _refusal(str(error)) from None
-        matcher = llguidance.LLMatcher(self._tokenizer, source)
+        matcher = llguidance.LLMatcher(self._tokenizer.result(), source)
         if matcher.is_error():
             raise _refusal(matcher.get_error())
         return matcher

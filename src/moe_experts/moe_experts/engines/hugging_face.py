@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ class TransformersRuntime:
         self.sequence_tokens = min(settings.context_tokens, int(config.max_position_embeddings))
         self.chat_template = self._settings.get('chat_template') or ''
         self.special_texts = {name: _token_text(self._settings.get(name)) for name in ('bos_token', 'eos_token')}
-        self.grammar_tokenizer = llguidance.LLTokenizer(source, n_vocab=self.vocabulary_size, eos_token=self.end_tokens)
+        self._tokens = llguidance.LLTokenizer(source, n_vocab=self.vocabulary_size, eos_token=self.end_tokens)
+        self.grammar_tokenizer: Future[Any] = Future()
+        self.grammar_tokenizer.set_result(self._tokens)
 
     @staticmethod
     def _read(folder: Path) -> dict[str, Any]:
@@ -176,7 +179,7 @@ class TransformersRuntime:
 
     def piece(self, token: int) -> bytes:
         """Bytes of a token; b'' for control tokens."""
-        return b'' if token in self._control else bytes(self.grammar_tokenizer.decode_bytes([token]))
+        return b'' if token in self._control else bytes(self._tokens.decode_bytes([token]))
 
     def is_end(self, token: int) -> bool:
         """Whether a token ends an answer."""

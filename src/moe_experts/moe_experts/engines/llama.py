@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import llama_cpp
 import llama_cpp.llama_cpp as llama
-import llguidance.llamacpp
+import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +62,26 @@ def _pointer(data: NDArray[np.uint8]) -> Any:
     return data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
 
 
+def grammar_tokenizer(vocabulary: Any) -> Any:
+    """llguidance's view of a vocabulary; it knows control tokens by a leading FF.
+
+    llguidance's own llamacpp.lltokenizer_from_vocab takes twice as long, by a deprecation warning for every token.
+    """
+    size = 4096  # [bytes] longer than any token's text
+    buffer = ctypes.create_string_buffer(size)
+    texts = []
+    for token in range(llama.llama_vocab_n_tokens(vocabulary)):
+        text = ctypes.string_at(buffer, max(0, llama.llama_token_to_piece(vocabulary, token, buffer, size, 0, True)))
+        kind = llama.llama_vocab_get_attr(vocabulary, token)
+        if kind & llama.LLAMA_TOKEN_ATTR_CONTROL or (
+                kind & llama.LLAMA_TOKEN_ATTR_USER_DEFINED and text.startswith(b'<') and text.endswith(b'>')):
+            text = b'\xff' + text
+        texts.append(text)
+    return llguidance.LLTokenizer.from_llamacpp(  # type: ignore[attr-defined]  # its stub forgot it
+        tokens=texts, vocab_ptr=vocabulary, eos_token=llama.llama_vocab_eos(vocabulary),
+        tokenize_fptr=ctypes.cast(llama._lib.llama_tokenize, ctypes.c_void_p).value)
+
+
 def cache_type(name: str) -> int:
     """ggml's number of a type of the KV cache; raises EngineError."""
     found = getattr(llama_cpp, f'GGML_TYPE_{name.upper()}', None)
@@ -92,6 +113,9 @@ class LlamaRuntime:
         self._model = llama.llama_model_load_from_file(str(path).encode(), loading)
         if not self._model:
             raise EngineError(f'llama.cpp cannot load {path}; it is damaged or of an unknown architecture.', 1001)
+        self._vocabulary = llama.llama_model_get_vocab(self._model)
+        self._making = ThreadPoolExecutor(1, 'grammar')  # it takes as long as all the rest, and most never need it
+        self.grammar_tokenizer = self._making.submit(grammar_tokenizer, self._vocabulary)
         context = llama.llama_context_default_params()
         context.n_ctx, context.n_batch, context.n_ubatch = settings.context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
         context.n_seq_max, context.kv_unified = slots, True
@@ -104,7 +128,6 @@ class LlamaRuntime:
         if not self._context:
             raise EngineError(f'No memory for a context of {settings.context_tokens} tokens; lower max_seq_len.', 3002)
         self._memory = llama.llama_get_memory(self._context)
-        self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._width = llama.llama_model_n_embd(self._model)
         self._batch = Batch(BATCH_TOKENS)
         self._adapters: dict[str, Any] = {}
@@ -117,7 +140,6 @@ class LlamaRuntime:
         self.chat_template = self._metadata.get('tokenizer.chat_template', '')
         self.special_texts = {'bos_token': self._text(llama.llama_vocab_bos(self._vocabulary)),
                               'eos_token': self._text(llama.llama_vocab_eos(self._vocabulary))}
-        self.grammar_tokenizer = llguidance.llamacpp.lltokenizer_from_vocab(self._vocabulary)
 
     def load_adapter(self, key: str, path: Path) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
@@ -249,5 +271,6 @@ class LlamaRuntime:
     def close(self) -> None:
         """Free everything; adapters go with their model."""
         self._spare_cores.close()
+        self._making.shutdown()
         llama.llama_free(self._context)
         llama.llama_model_free(self._model)

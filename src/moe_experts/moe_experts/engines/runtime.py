@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +48,7 @@ class Runtime(Protocol):
         end_tokens: each of them ends an answer.
         chat_template: Jinja source; '' = the model has none.
         special_texts: texts of tokens that templates name ('bos_token', 'eos_token').
-        grammar_tokenizer: llguidance's view of the vocabulary.
+        grammar_tokenizer: llguidance's view of the vocabulary; it may still be in the making.
     """
 
     vocabulary_size: int
@@ -55,7 +56,7 @@ class Runtime(Protocol):
     sequence_tokens: int
     chat_template: str
     special_texts: dict[str, str]
-    grammar_tokenizer: Any
+    grammar_tokenizer: Future[Any]
 
     @property
     def end_tokens(self) -> list[int]:
