@@ -15,7 +15,7 @@ from action_msgs.msg import GoalStatus
 from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
@@ -107,23 +107,23 @@ class Graph:
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}
         self._lock = threading.Lock()
+        self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='graph', daemon=True)
         self._thread.start()
 
     def _spin(self) -> None:
-        try:
-            while self._context.ok():
+        with contextlib.suppress(ExternalShutdownException, ShutdownException):
+            while not self._stop.is_set():
                 # a thread that has heard enough destroys its subscription, at times while this one looks at it
                 with contextlib.suppress(InvalidHandle):
                     self._executor.spin_once(timeout_sec=0.5)
-        except ExternalShutdownException:
-            return
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Leave the graph; the context goes when nobody spins in it any more."""
+        self._stop.set()
         self._executor.shutdown(timeout_sec=2.0)
-        self._context.try_shutdown()
         self._thread.join(timeout=2.0)
+        self._context.try_shutdown()
         self.node.destroy_node()
 
     def _ready_by(self) -> float:
