@@ -1,5 +1,6 @@
 """Registry and training node as processes, and a node inside the test process that asks them."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,11 +11,14 @@ from pathlib import Path
 import psutil
 import pytest
 import rclpy
+from action_msgs.msg import GoalInfo
+from action_msgs.srv import CancelGoal
 from ament_index_python.packages import get_package_prefix
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from tiny import SYSTEM, write_dataset
+from unique_identifier_msgs.msg import UUID
 
 from moe_interfaces.action import TrainExpert
 from moe_interfaces.msg import Expert
@@ -76,6 +80,7 @@ class Goal:
         self.feedback = []
         client = graph.once(name, lambda: action_client(graph, interface, name))
         assert client.wait_for_server(60.0), f'no action {name}'
+        graph.meet(name)
         self._graph = graph
         self.handle = graph.result(client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
@@ -127,6 +132,20 @@ class Graph:
         """Wait for a future."""
         wait_for(future.done, timeout, 'answer')
         return future.result()
+
+    def meet(self, name):
+        """Cancel a goal that never was until that is answered.
+
+        A server that has just started may not have discovered us, and then its answer, to a goal as well, is lost.
+        """
+        client = self.once(f'{name} cancel', lambda: self.node.create_client(CancelGoal, f'{name}/_action/cancel_goal'))
+        nobody = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[1] * 16)))
+
+        def answered():
+            future = client.call_async(nobody)
+            with contextlib.suppress(AssertionError):
+                return self.result(future, 2.0)
+        wait_for(answered, what=f'an answer of {name}')
 
     def call(self, interface, name, /, timeout=60.0, **fields):
         """Call a service."""
