@@ -13,7 +13,8 @@ PACKAGES = sorted(path.parent.name for path in ROOT.glob('src/*/package.xml'))
 ROS = {'action_msgs', 'ament_cmake', 'ament_index_python', 'builtin_interfaces', 'control_msgs', 'cv_bridge',
        'diagnostic_msgs', 'diagnostic_updater', 'dynamixel_sdk', 'geometry_msgs', 'launch', 'launch_ros',
        'lifecycle_msgs', 'rcl_interfaces', 'rclpy', 'rosidl_default_generators', 'rosidl_default_runtime',
-       'rosidl_interface_packages', 'sensor_msgs', 'std_msgs', 'std_srvs', 'trajectory_msgs', 'visualization_msgs'}
+       'rosidl_interface_packages', 'sensor_msgs', 'std_msgs', 'std_srvs', 'trajectory_msgs', 'unique_identifier_msgs',
+       'visualization_msgs'}
 # Of github.com/ros/rosdistro, rosdep/python.yaml, with a package for Ubuntu 24.04. What has no key there (torch,
 # llama.cpp, ...) is pinned in requirements/ and installed by ./moe.
 ROSDEP = {'python3-alembic', 'python3-fastapi', 'python3-httpx', 'python3-hypothesis', 'python3-jinja2',
