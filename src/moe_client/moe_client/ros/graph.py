@@ -11,7 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from typing import Any
 
 import rclpy
-from action_msgs.msg import GoalStatus
+from action_msgs.msg import GoalInfo, GoalStatus
+from action_msgs.srv import CancelGoal
 from rclpy.action.client import ActionClient, ClientGoalHandle
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
@@ -20,6 +21,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
+from unique_identifier_msgs.msg import UUID
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
@@ -28,6 +30,7 @@ POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
+NO_GOAL = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[1] * 16)))
 Put = Callable[[tuple[str, Any]], None]
 
 
@@ -106,6 +109,7 @@ class Graph:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}
+        self._met: set[str] = set()  # action servers that answered this client
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='graph', daemon=True)
@@ -183,8 +187,12 @@ class Graph:
         Closing the iterator before its end cancels the goal.
         """
         client = self._action(interface, name)
+        self._forget_where_gone(client, name)
         if not self._wait(client.server_is_ready, self._ready_by()):
             raise self._away(name, node)
+        if name not in self._met:
+            self.call(CancelGoal, f'{name}/_action/cancel_goal', NO_GOAL, again=True, node=node)
+            self._met.add(name)
         deadline = time.monotonic() + timeout_s
         arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         sent = Goal(client, goal, arrivals.put)
@@ -204,8 +212,12 @@ class Graph:
                       node: str = '') -> AsyncGenerator[tuple[str, Any], None]:
         """As stream(); cancelling the task that reads it cancels the goal."""
         client = self._action(interface, name)
+        self._forget_where_gone(client, name)
         if not await self._await(client.server_is_ready, self._ready_by()):
             raise self._away(name, node)
+        if name not in self._met:
+            await self.acall(CancelGoal, f'{name}/_action/cancel_goal', NO_GOAL, again=True, node=node)
+            self._met.add(name)
         deadline = time.monotonic() + timeout_s
         inbox = Inbox()
         sent = Goal(client, goal, inbox.put)
@@ -220,6 +232,15 @@ class Graph:
         finally:
             if kind != 'result':
                 sent.cancel()
+
+    def _forget_where_gone(self, client: Any, name: str) -> None:
+        """Meet a server anew that is not there now.
+
+        One that has just started may not have discovered this client; its answer would be lost, and the goal runs with
+        nobody to hear of it. So the first thing it is asked is to cancel a goal that never was, until it answers that.
+        """
+        if not client.server_is_ready():
+            self._met.discard(name)
 
     @staticmethod
     def _checked(name: str, kind: str, message: Any) -> Any:
