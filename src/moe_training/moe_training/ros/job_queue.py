@@ -76,7 +76,7 @@ class JobQueue:
         """Put an entry behind the others."""
         with self._changed:
             self._waiting.append(entry)
-            self._changed.notify()
+            self._changed.notify_all()  # the one that is woken alone may be _watch
 
     def _work(self) -> None:
         while True:
