@@ -36,13 +36,13 @@ class ServoGraph(Graph):
     def ask(self, interface, name, **fields):
         """Call a service and return its response."""
         client = self._keep(name, lambda: self.node.create_client(interface, name))
-        assert client.wait_for_service(60.0)
+        assert client.wait_for_service(15.0)
         return result_of(client.call_async(interface.Request(**fields)))
 
     def begin(self, interface, name, feedback=None, **fields):
         """Send a goal; returns the accepted handle."""
         client = self._keep(name, lambda: ActionClient(self.node, interface, name))
-        assert client.wait_for_server(60.0)
+        assert client.wait_for_server(15.0)
         self._meet(name)
         handle = result_of(client.send_goal_async(interface.Goal(**fields), feedback_callback=feedback))
         assert handle.accepted
