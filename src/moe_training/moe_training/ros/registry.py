@@ -70,12 +70,12 @@ class Registry:
         """Get an expert by name."""
         return self._call(GetExpert, GetExpert.Request(name=name)).expert
 
-    def size_to_train(self, name: str) -> str:
-        """The size of an expert's newest version where that is a model without weights yet; '' = it is not."""
-        versions = self._call(GetExpert, GetExpert.Request(name=name)).versions
-        newest = max(versions, key=lambda version: version.number, default=None)
+    def expert_to_train(self, name: str) -> tuple[Expert, str]:
+        """An expert, and the size of its newest version where that is a model without weights yet; '' = it is not."""
+        found = self._call(GetExpert, GetExpert.Request(name=name))
+        newest = max(found.versions, key=lambda version: version.number, default=None)
         untrained = newest is not None and any(metric.name == 'needs_training' for metric in newest.metrics)
-        return str(newest.base) if untrained else ''
+        return found.expert, str(newest.base) if untrained else ''
 
     def create_job(self, job: TrainingJob) -> TrainingJob:
         """Record a queued job."""

@@ -150,7 +150,8 @@ class TrainingNode(Node):  # type: ignore[misc]
         goal = handle.request
         entry = Entry(TrainingJob(), Job('', ''), goal.promote, handle)
         try:
-            expert = self._registry.expert(goal.expert)
+            expert, size = self._registry.expert_to_train(goal.expert)
+            goal.base = goal.base or size
             job, digest = self._job(goal, expert)
             entry.job = job
             self._wait_for_the_earlier()
@@ -173,7 +174,6 @@ class TrainingNode(Node):  # type: ignore[misc]
                 raise TrainingError('The training node is stopping; ask again when it has started.')
 
     def _job(self, goal: TrainExpert.Goal, expert: Expert) -> tuple[Job, str]:
-        goal.base = goal.base or self._registry.size_to_train(expert.name)
         upkeep = Upkeep(**{name: self._value(name) for name in Upkeep.__dataclass_fields__})
         champion = Champion()
         if goal.gate and expert.champion_version:
