@@ -66,6 +66,12 @@ def test_how_nodes_spin_is_the_same_everywhere():
     assert len({path.read_text() for path in files}) == 1
 
 
+def test_how_action_servers_are_met_is_the_same_everywhere():
+    files = sorted(ROOT.glob('src/*/**/action_client.py'))
+    assert len(files) == 5
+    assert len({path.read_text() for path in files}) == 1
+
+
 @pytest.mark.parametrize(('name', 'packages'), [
     ('diagnostics.py', ('experts', 'router', 'training', 'client')),
     ('quick_endpoints.py', ('experts', 'router', 'hardware'))])

@@ -17,7 +17,7 @@ from rcl_interfaces.srv import ListParameters
 
 from moe_bringup.process_table import process_table, share
 from moe_client import Client, suite
-from moe_client.errors import ExpertNotFound, InvalidRequest, MoeError
+from moe_client.errors import ExpertNotFound, InvalidRequest, MoeError, Timeout
 from moe_client.types import Chunk, Generation
 
 
@@ -78,14 +78,31 @@ def test_cancel_leaves_the_expert_free(client):
     assert client.inference.generate('What is the capital of France?').text
 
 
-@pytest.mark.parametrize('name', ['experts', 'router', 'registry', 'servos'])
-def test_a_killed_node_comes_back_and_the_next_prompt_is_answered(client, name):
+def kill(name):
+    """Kill a node and wait for its next life."""
     def find():
         return next((row for row in suite.processes() if row.name == name and row.pid), None)
 
     victim = wait_for(find)
     os.kill(victim.pid, signal.SIGKILL)
     wait_for(lambda: (row := find()) and row.pid != victim.pid)
+
+
+@pytest.mark.parametrize(('name', 'said'), [('experts', 'incomplete'), ('router', 'ended while it worked on the goal')])
+def test_who_is_being_answered_hears_of_a_killed_node(client, name, said):
+    """Its next life is there before its first one has left the graph; neither has the answer."""
+    stream = client.inference.generate_stream('Tell me a story.', expert='general', max_tokens=1500, ignore_eos=True,
+                                              timeout=100.0)
+    next(item for item in stream if isinstance(item, Chunk) and item.text)
+    kill(name)
+    with pytest.raises(MoeError, match=said) as lost:
+        list(stream)
+    assert not isinstance(lost.value, Timeout)
+
+
+@pytest.mark.parametrize('name', ['experts', 'router', 'registry', 'servos'])
+def test_a_killed_node_comes_back_and_the_next_prompt_is_answered(client, name):
+    kill(name)
 
     def answered():
         try:

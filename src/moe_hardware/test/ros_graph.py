@@ -1,13 +1,17 @@
 """A node inside the test process that listens, calls services and sends goals to the node under test."""
 
+import contextlib
 import threading
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from processes import Module, wait_for
-from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+
+from moe_hardware.ros.action_client import MeetingActionClient
+
+LOST_ANSWER_S = 10.0  # longer than any service takes, on a busy machine too
 
 
 class Listener:
@@ -64,17 +68,27 @@ class Graph:
         """Call a service and return its response."""
         client = self.node.create_client(interface, name)
         assert client.wait_for_service(timeout), f'no service {name}'
-        return result_of(client.call_async(request), timeout)
+        return answer_of(client, request, timeout)
 
     def send(self, interface, name, goal, feedback=None, timeout=20.0):
         """Send a goal and return its handle, accepted."""
-        client = ActionClient(self.node, interface, name)
+        client = MeetingActionClient(self.node, interface, name)
         assert client.wait_for_server(timeout), f'no action {name}'
         handle = result_of(client.send_goal_async(
             goal, feedback_callback=(lambda message: feedback.append(message.feedback)) if feedback is not None
             else None), timeout)
         assert handle.accepted
         return handle
+
+
+def answer_of(client, request, timeout=30.0):
+    """Call a service whose server is there.
+
+    One that has just started may answer before it has discovered who asks; such an answer is lost for good.
+    """
+    with contextlib.suppress(AssertionError):
+        return result_of(client.call_async(request), LOST_ANSWER_S)
+    return result_of(client.call_async(request), timeout)
 
 
 def result_of(future, timeout=30.0):

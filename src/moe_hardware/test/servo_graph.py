@@ -1,17 +1,12 @@
 """What the tests of the servo and motion nodes share: a node of their own on the graph, and node processes."""
 
-import contextlib
 import subprocess
 import sys
 
-from action_msgs.msg import GoalInfo
-from action_msgs.srv import CancelGoal
 from diagnostic_msgs.msg import DiagnosticArray
-from processes import wait_for
-from rclpy.action import ActionClient
-from ros_graph import Graph, result_of
-from unique_identifier_msgs.msg import UUID
+from ros_graph import Graph, answer_of, result_of
 
+from moe_hardware.ros.action_client import MeetingActionClient
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoStates
 
@@ -37,31 +32,15 @@ class ServoGraph(Graph):
         """Call a service and return its response."""
         client = self._keep(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(15.0)
-        return result_of(client.call_async(interface.Request(**fields)))
+        return answer_of(client, interface.Request(**fields))
 
     def begin(self, interface, name, feedback=None, **fields):
         """Send a goal; returns the accepted handle."""
-        client = self._keep(name, lambda: ActionClient(self.node, interface, name))
+        client = self._keep(name, lambda: MeetingActionClient(self.node, interface, name))
         assert client.wait_for_server(15.0)
-        self._meet(name)
         handle = result_of(client.send_goal_async(interface.Goal(**fields), feedback_callback=feedback))
         assert handle.accepted
         return handle
-
-    def _meet(self, name):
-        """Cancel a goal that never was until that is answered.
-
-        A server that has just started may not have discovered us, and then its answer, to a goal as well, is lost.
-        """
-        if (name, 'met') in self._kept:
-            return
-        client = self._keep((name, 'met'), lambda: self.node.create_client(CancelGoal, f'{name}/_action/cancel_goal'))
-        nobody = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[1] * 16)))
-
-        def answered():
-            with contextlib.suppress(AssertionError):
-                return result_of(client.call_async(nobody), 2.0)
-        wait_for(answered, 60.0, f'an answer of {name}')
 
     @staticmethod
     def end(handle):

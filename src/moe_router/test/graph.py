@@ -9,9 +9,10 @@ from pathlib import Path
 
 import rclpy
 from ament_index_python.packages import get_package_prefix
-from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+
+from moe_router.ros.action_client import MeetingActionClient
 
 LOST_ANSWER_S = 25.0  # longer than any service takes, on a busy machine too
 
@@ -64,8 +65,8 @@ class Answer:
 
     def __init__(self, graph, interface, name, goal):
         self.feedback = []
-        client = graph.once(name, lambda: ActionClient(graph.node, interface, name,
-                                                       feedback_sub_qos_profile=QoSProfile(depth=1000)))
+        client = graph.once(name, lambda: MeetingActionClient(
+            graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000)))
         assert client.wait_for_server(120.0), f'no action {name}'
         self._handle = graph.result(client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))

@@ -13,7 +13,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import JointState
 
 from moe_interfaces.action import GenerateChatCompletions, GenerateResponse, RetrainRouter
-from moe_interfaces.msg import ChatMessage, Expert, Note, RouteSample
+from moe_interfaces.msg import ChatMessage, Expert, Note, RouteSample, SamplingConfig
 from moe_interfaces.srv import (
     AddNotes,
     AddRouteSamples,
@@ -275,13 +275,13 @@ def second_node(suite, environment):
         '__ns:=/moe/b', 'registry/get_version:=/moe/registry/get_version', 'registry/events:=/moe/registry/events'))
 
 
-def second_router(suite, environment, **parameters):
-    """A router of its own name and endpoints that knows both nodes."""
+def second_router(suite, environment, nodes='["experts","b/experts"]', **parameters):
+    """A router of its own name and endpoints that knows these nodes."""
     return NodeProcess(suite['logs'], 'moe_router', 'router_node', environment, label='both', remappings=(
         '__ns:=/moe', '__node:=both', 'generate_response:=both/generate_response', 'route_prompt:=both/route_prompt',
         'generate_chat_completions:=both/generate_chat_completions', 'infer:=both/infer',
         'retrain_router:=both/retrain_router', 'correct_route:=both/correct_route', 'router/stats:=both/stats',
-        'router/explain:=both/explain'), expert_nodes="['experts','b/experts']", act='false', **parameters)
+        'router/explain:=both/explain'), expert_nodes=nodes, act='false', **parameters)
 
 
 def test_a_killed_node_loses_nothing_that_nobody_has_seen(moe, suite, environment):
@@ -308,6 +308,26 @@ def test_a_killed_node_loses_nothing_that_nobody_has_seen(moe, suite, environmen
         for answer, result in broken:
             assert 'incomplete' in result.error_msg
             assert result.response.text and result.response.text.startswith(answer.text[:20])
+
+
+def test_a_killed_node_that_is_back_at_once_does_not_keep_its_callers_waiting(moe, suite, environment):
+    """Its first life is in the graph until its lease ends, and its next one reports in its name."""
+    endless = SamplingConfig(ignore_eos=True)
+    # silence betrays nodes that stay away; this one is back sooner than that
+    with second_node(suite, environment) as first, \
+            second_router(suite, environment, '["b/experts"]', silence_s=120.0):
+        wait_for(lambda: 'requests' in json.loads(moe.call(GetRouterStats, 'both/stats').report)['nodes']['b/experts'],
+                 60.0, 'the node')
+        answer = moe.ask(GenerateResponse, 'both/generate_response', prompt=STORY, expert='general', max_tokens=1500,
+                         sampling_config=endless).streaming()
+        first.process.send_signal(signal.SIGKILL)
+        first.process.wait()
+        with second_node(suite, environment):
+            result = answer.result(60.0)
+            assert (result.error_code, 'incomplete' in result.error_msg) == (3000, True)
+            assert result.response.text.startswith(answer.text[:20])
+            again = moe.ask(GenerateResponse, 'both/generate_response', prompt=QUESTIONS['general'], expert='general')
+            assert 'Paris' in again.result(60.0).response.text
 
 
 def test_without_any_expert_node_it_says_so(moe, suite, environment):

@@ -11,20 +11,18 @@ from pathlib import Path
 import psutil
 import pytest
 import rclpy
-from action_msgs.msg import GoalInfo
-from action_msgs.srv import CancelGoal
+from action_client import MeetingActionClient
 from ament_index_python.packages import get_package_prefix
-from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
 from tiny import SYSTEM, write_dataset
-from unique_identifier_msgs.msg import UUID
 
 from moe_interfaces.action import TrainExpert
 from moe_interfaces.msg import Expert
 from moe_interfaces.srv import CreateExpert, GetTrainingJob, GetVersion
 
 ENDLESS = 100_000
+LOST_ANSWER_S = 25.0  # longer than any service takes, on a busy machine too
 SETTINGS = {'heartbeat_s': 0.2, 'checkpoint_steps': 2, 'stuck_timeout_s': 300.0}
 
 
@@ -69,18 +67,14 @@ class NodeProcess:
             raise
 
 
-def action_client(graph, interface, name):
-    return ActionClient(graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000))
-
-
 class Goal:
     """A goal on its way: what was fed back, and its end."""
 
     def __init__(self, graph, interface, name, goal):
         self.feedback = []
-        client = graph.once(name, lambda: action_client(graph, interface, name))
+        client = graph.once(name, lambda: MeetingActionClient(
+            graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000)))
         assert client.wait_for_server(60.0), f'no action {name}'
-        graph.meet(name)
         self._graph = graph
         self.handle = graph.result(client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))
@@ -133,24 +127,13 @@ class Graph:
         wait_for(future.done, timeout, 'answer')
         return future.result()
 
-    def meet(self, name):
-        """Cancel a goal that never was until that is answered.
-
-        A server that has just started may not have discovered us, and then its answer, to a goal as well, is lost.
-        """
-        client = self.once(f'{name} cancel', lambda: self.node.create_client(CancelGoal, f'{name}/_action/cancel_goal'))
-        nobody = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[1] * 16)))
-
-        def answered():
-            future = client.call_async(nobody)
-            with contextlib.suppress(AssertionError):
-                return self.result(future, 2.0)
-        wait_for(answered, what=f'an answer of {name}')
-
     def call(self, interface, name, /, timeout=60.0, **fields):
         """Call a service."""
         client = self.once(name, lambda: self.node.create_client(interface, name))
         assert client.wait_for_service(60.0), f'no service {name}'
+        # A server that has just started may answer before it has discovered who asks; such an answer is lost for good.
+        with contextlib.suppress(AssertionError):
+            return self.result(client.call_async(interface.Request(**fields)), LOST_ANSWER_S)
         return self.result(client.call_async(interface.Request(**fields)), timeout)
 
 

@@ -11,9 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Seque
 from typing import Any
 
 import rclpy
-from action_msgs.msg import GoalInfo, GoalStatus
-from action_msgs.srv import CancelGoal
-from rclpy.action.client import ActionClient, ClientGoalHandle
+from action_msgs.msg import GoalStatus
+from rclpy.action.client import ClientGoalHandle
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
@@ -21,16 +20,16 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
-from unique_identifier_msgs.msg import UUID
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
+
+from .action_client import LOOK_S, MeetingActionClient
 
 RESEND_S = 2.0
 POLL_S = 0.01
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
 FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
-NO_GOAL = CancelGoal.Request(goal_info=GoalInfo(goal_id=UUID(uuid=[1] * 16)))
 Put = Callable[[tuple[str, Any]], None]
 
 
@@ -38,6 +37,11 @@ def middleware() -> str:
     """Name of the RMW implementation in use."""
     name: str = get_rmw_implementation_identifier()
     return name
+
+
+def _patience(deadline: float) -> float:
+    """How long to wait for a goal's next message before its server is looked for [s]."""
+    return max(0.0, min(LOOK_S, deadline - time.monotonic()))
 
 
 class Inbox:
@@ -109,7 +113,6 @@ class Graph:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}
-        self._met: set[str] = set()  # action servers that answered this client
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='graph', daemon=True)
@@ -142,8 +145,8 @@ class Graph:
     def _action(self, interface: Any, name: str) -> Any:
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = ActionClient(self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS,
-                                                   **ACTION_QOS)
+                self._clients[name] = MeetingActionClient(
+                    self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
             return self._clients[name]
 
     def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False,
@@ -187,22 +190,19 @@ class Graph:
         Closing the iterator before its end cancels the goal.
         """
         client = self._action(interface, name)
-        self._forget_where_gone(client, name)
         if not self._wait(client.server_is_ready, self._ready_by()):
             raise self._away(name, node)
-        if name not in self._met:
-            self.call(CancelGoal, f'{name}/_action/cancel_goal', NO_GOAL, again=True, node=node)
-            self._met.add(name)
-        deadline = time.monotonic() + timeout_s
+        deadline, lost = time.monotonic() + timeout_s, client.watch()
         arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         sent = Goal(client, goal, arrivals.put)
         kind = ''
         try:
             while kind != 'result':
                 try:
-                    kind, message = arrivals.get(timeout=max(0.0, deadline - time.monotonic()))
+                    kind, message = arrivals.get(timeout=_patience(deadline))
                 except queue.Empty:
-                    raise self._no_result(name, timeout_s) from None
+                    self._check_on(name, lost, deadline, timeout_s)
+                    continue
                 yield kind, self._checked(name, kind, message)
         finally:
             if kind != 'result':
@@ -212,35 +212,23 @@ class Graph:
                       node: str = '') -> AsyncGenerator[tuple[str, Any], None]:
         """As stream(); cancelling the task that reads it cancels the goal."""
         client = self._action(interface, name)
-        self._forget_where_gone(client, name)
         if not await self._await(client.server_is_ready, self._ready_by()):
             raise self._away(name, node)
-        if name not in self._met:
-            await self.acall(CancelGoal, f'{name}/_action/cancel_goal', NO_GOAL, again=True, node=node)
-            self._met.add(name)
-        deadline = time.monotonic() + timeout_s
+        deadline, lost = time.monotonic() + timeout_s, client.watch()
         inbox = Inbox()
         sent = Goal(client, goal, inbox.put)
         kind = ''
         try:
             while kind != 'result':
                 try:
-                    kind, message = await inbox.get(max(0.0, deadline - time.monotonic()))
+                    kind, message = await inbox.get(_patience(deadline))
                 except TimeoutError:
-                    raise self._no_result(name, timeout_s) from None
+                    self._check_on(name, lost, deadline, timeout_s)
+                    continue
                 yield kind, self._checked(name, kind, message)
         finally:
             if kind != 'result':
                 sent.cancel()
-
-    def _forget_where_gone(self, client: Any, name: str) -> None:
-        """Meet a server anew that is not there now.
-
-        One that has just started may not have discovered this client; its answer would be lost, and the goal runs with
-        nobody to hear of it. So the first thing it is asked is to cancel a goal that never was, until it answers that.
-        """
-        if not client.server_is_ready():
-            self._met.discard(name)
 
     @staticmethod
     def _checked(name: str, kind: str, message: Any) -> Any:
@@ -264,8 +252,12 @@ class Graph:
         return Timeout(f'Request timed out: {name} did not answer.')
 
     @staticmethod
-    def _no_result(name: str, timeout_s: float) -> Timeout:
-        return Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.')
+    def _check_on(name: str, lost: Callable[[], bool], deadline: float, timeout_s: float) -> None:
+        """Raise where nothing more is to be expected of a goal."""
+        if time.monotonic() >= deadline:
+            raise Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.')
+        if lost():
+            raise Unavailable(f'The node that serves {name} ended while it worked on the goal; look at `moe status`.')
 
     @contextlib.contextmanager
     def listening(self, interface: Any, name: str, put: Callable[[Any], None], qos: Any = 10) -> Iterator[str]:

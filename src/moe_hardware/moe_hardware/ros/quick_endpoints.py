@@ -9,12 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import rclpy
-from rclpy.action import ActionClient, ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.task import Task
+
+from .action_client import MeetingActionClient
 
 SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
@@ -74,10 +76,10 @@ class QuickEndpoints:
             self._pool, self._node, interface, self._owner.resolve_service_name(name), execute, cancel_callback=cancel,
             feedback_pub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
 
-    def action_client(self, name: str, interface: Any) -> ActionClient:
+    def action_client(self, name: str, interface: Any) -> MeetingActionClient:
         """A client of an action elsewhere."""
-        return ActionClient(self._node, interface, self._owner.resolve_service_name(name),
-                            feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
+        return MeetingActionClient(self._node, interface, self._owner.resolve_service_name(name),
+                                   feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
 
     def start(self) -> None:
         """Answer from now on; all endpoints are there."""

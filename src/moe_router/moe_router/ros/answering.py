@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from rclpy.action.client import ActionClient
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -21,6 +20,7 @@ from moe_router import mixture
 from moe_router.attempts import NEVER, Attempts
 from moe_router.mixture import Part
 from moe_router.notes import Note, NoteIndex, block
+from moe_router.ros.action_client import MeetingActionClient
 from moe_router.ros.conversions import decision_message, note_messages, put_before, question
 from moe_router.ros.expert_links import ExpertLinks
 from moe_router.ros.forwarding import ServerAway, forward
@@ -60,7 +60,7 @@ class Answering:
     """Answers goals of both generation actions."""
 
     def __init__(self, node: Node, routing: Routing, links: ExpertLinks, recording: Recording, notes: NoteIndex,
-                 robot: RobotTopics, to_motion: ActionClient) -> None:
+                 robot: RobotTopics, to_motion: MeetingActionClient) -> None:
         self._node, self._routing, self._links, self._recording = node, routing, links, recording
         self._notes, self._robot, self._to_motion = notes, robot, to_motion
         self._sessions = Sessions()
@@ -231,7 +231,7 @@ class Answering:
 
         def alive() -> bool:
             quiet = time.monotonic() - last > self._value('silence_s')
-            return bool(client.server_is_ready()) and not (quiet and self._links.silent(name))
+            return not (quiet and self._links.silent(name))
 
         return forward(client, goal, on_feedback, job.cancelled, self._value('expert_wait_s'), alive)
 
@@ -322,8 +322,7 @@ class Answering:
         """Carry out a motion command; its error becomes the result's."""
         goal = ExecuteMotion.Goal(command=result.response.text, request_id=result.request_id)
         try:
-            done = forward(self._to_motion, goal, lambda _feedback: None, cancelled, 2.0,
-                           self._to_motion.server_is_ready)
+            done = forward(self._to_motion, goal, lambda _feedback: None, cancelled, 2.0)
             result.error_code, result.error_msg = done.error_code, done.error_msg
         except ServerAway as error:
             result.error_code, result.error_msg = ErrorCode.HARDWARE_ERROR, f'The motion node did not answer: {error}.'

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from rclpy.action.client import ActionClient
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
 
@@ -15,6 +14,7 @@ from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import ExpertStatus, ServingStatus
 from moe_interfaces.srv import Score
 from moe_router.replicas import Replicas, Report
+from moe_router.ros.action_client import MeetingActionClient
 from moe_router.ros.calls import ask
 from moe_router.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
 
@@ -46,7 +46,7 @@ class ExpertLinks:
                 ServingStatus, f'{prefix}/status',
                 lambda message, prefix=prefix: self._on_status(prefix, message), 10, callback_group=status)
 
-    def action(self, prefix: str, interface: Any) -> ActionClient:
+    def action(self, prefix: str, interface: Any) -> MeetingActionClient:
         """The client of an action of a node."""
         return self._actions[prefix, interface]
 

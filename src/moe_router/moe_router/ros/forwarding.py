@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from rclpy.action.client import ActionClient
+from moe_router.ros.action_client import MeetingActionClient
 
 POLL_S = 0.02
 CANCEL_S = 5.0  # how long a server may take to end what was cancelled
@@ -17,14 +17,14 @@ class ServerAway(Exception):
     """The action server is not there, refused the goal or vanished."""
 
 
-def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cancelled: Callable[[], bool],
-            ready_timeout_s: float, alive: Callable[[], bool]) -> Any:
+def forward(client: MeetingActionClient, goal: Any, relay: Callable[[Any], None], cancelled: Callable[[], bool],
+            ready_timeout_s: float, alive: Callable[[], bool] = lambda: True) -> Any:
     """Send a goal and block until its result; raises ServerAway.
 
     Args:
         relay: receives every feedback, at once, in this thread.
         cancelled: asked while waiting; True cancels the goal once.
-        alive: asked while nothing arrives; False ends the wait with ServerAway.
+        alive: asked while nothing arrives; False ends the wait with ServerAway, as does the end of the server.
     """
     give_up = time.monotonic() + ready_timeout_s
     while not client.server_is_ready():
@@ -32,6 +32,7 @@ def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cance
             raise ServerAway('it is not running; look at `moe status`')
         time.sleep(POLL_S)
     arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+    lost = client.watch()
     sent = client.send_goal_async(goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
     sent.add_done_callback(lambda future: arrivals.put(('goal', future.result())))
     handle, asked_at = None, 0.0
@@ -42,7 +43,7 @@ def forward(client: ActionClient, goal: Any, relay: Callable[[Any], None], cance
         try:
             kind, message = arrivals.get(timeout=POLL_S)
         except queue.Empty:
-            if not alive():
+            if lost() or not alive():
                 raise ServerAway('it ended while it worked on the request') from None
             if asked_at and time.monotonic() - asked_at > CANCEL_S:
                 raise ServerAway(f'it did not end the cancelled request within {CANCEL_S:.0f} s') from None
