@@ -67,16 +67,18 @@ def by_id_or_name(values: Values) -> Values:
     return {**rest, **({'id': int(reference)} if reference.isdigit() and len(reference) < 10 else {'name': reference})}
 
 
-_SAMPLING = {'temperature': 'temp', 'top_p': 'top_p', 'top_k': 'top_k', 'min_p': 'min_p', 'seed': 'seed',
-             'repeat_penalty': 'penalty_repeat', 'frequency_penalty': 'penalty_freq',
-             'presence_penalty': 'penalty_present', 'json_schema': 'json_schema', 'grammar': 'grammar',
-             'regex': 'regex', 'logit_bias': 'logit_bias', 'top_logprobs': 'n_probs'}
+_USUAL_NAMES = {'temperature': 'temp', 'repeat_penalty': 'penalty_repeat', 'frequency_penalty': 'penalty_freq',
+                'presence_penalty': 'penalty_present', 'top_logprobs': 'n_probs'}
+SAMPLING_FIELDS = ('n_prev', 'n_probs', 'ignore_eos', 'logit_bias', 'temp', 'top_k', 'top_p', 'min_p', 'typical_p',
+                   'penalty_last_n', 'penalty_repeat', 'penalty_freq', 'penalty_present', 'mirostat', 'mirostat_eta',
+                   'mirostat_tau', 'seed', 'grammar', 'json_schema', 'regex')
 
 
 def generation_goal(values: Values) -> Values:
-    """Options of a generation, by their usual names, to the fields of the goal; None and absent change nothing."""
-    given = {key: value for key, value in values.items() if value is not None}
-    sampling = {field: given.pop(key) for key, field in _SAMPLING.items() if key in given}
+    """Options of a generation, by their usual or their own names, to fields of the goal; None changes nothing."""
+    given = {_USUAL_NAMES.get(key, key): value for key, value in values.items() if value is not None}
+    sampling = given.pop('sampling_config', {}) | {
+        field: given.pop(field) for field in SAMPLING_FIELDS if field in given}
     schema = sampling.get('json_schema')
     if schema is not None and not isinstance(schema, str):
         sampling['json_schema'] = json.dumps(schema)

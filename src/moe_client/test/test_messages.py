@@ -3,10 +3,10 @@
 import pytest
 
 from moe_client.errors import InvalidRequest
-from moe_client.operations import OPERATIONS, generation_goal, motion_command
+from moe_client.operations import OPERATIONS, SAMPLING_FIELDS, generation_goal, motion_command
 from moe_client.ros.messages import from_plain, interface, to_plain
 from moe_interfaces.action import CalibrateImu, GenerateResponse
-from moe_interfaces.msg import Expert, TrainingJob
+from moe_interfaces.msg import Expert, SamplingConfig, TrainingJob
 from moe_interfaces.srv import ListExperts
 
 
@@ -57,6 +57,16 @@ def test_wrong_values_are_named(values, words):
 def test_wrong_values_deep_inside_are_named():
     with pytest.raises(InvalidRequest, match=r'sampling_config\.logit_bias\[0\]\.token'):
         from_plain(GenerateResponse.Goal, {'sampling_config': {'logit_bias': [{'token': 'x'}]}})
+
+
+def test_every_way_to_draw_tokens_has_a_name():
+    fields = SamplingConfig.get_fields_and_field_types()
+    assert set(SAMPLING_FIELDS) == set(fields)
+    assert set(SAMPLING_FIELDS) & set(GenerateResponse.Goal.get_fields_and_field_types()) == set()
+    goal = generation_goal({'prompt': 'x', 'ignore_eos': True, 'mirostat': 2, 'sampling_config': {'typical_p': 0.9}})
+    sampling = from_plain(GenerateResponse.Goal, goal).sampling_config
+    assert (sampling.ignore_eos, sampling.mirostat) == (True, 2)
+    assert sampling.typical_p == pytest.approx(0.9)
 
 
 def test_options_of_a_generation_become_its_goal():
