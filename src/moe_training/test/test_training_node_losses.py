@@ -2,15 +2,14 @@
 
 import os
 import signal
-import time
 
 import psutil
+from diagnostic_msgs.msg import DiagnosticArray
 from tiny import DOORS, write_dataset
 from training_graph import (
     ENDLESS,
     SETTINGS,
     NodeProcess,
-    action_client,
     job,
     train,
     training_graph,
@@ -18,10 +17,8 @@ from training_graph import (
     wait_for,
 )
 
-from moe_interfaces.action import TrainExpert
 from moe_interfaces.msg import TrainingJob
 from moe_interfaces.srv import GetExpert
-from moe_training.ros.registry import TIMEOUT_S
 
 home, graph = training_home, training_graph
 
@@ -78,14 +75,17 @@ def test_a_killed_worker_is_started_again_where_the_policy_says_so(graph, home):
 def test_a_goal_that_comes_while_earlier_jobs_are_looked_for_runs_once(graph, home):
     registry = next(process for process in psutil.process_iter() if 'registry_node' in ' '.join(process.cmdline())
                     and process.environ().get('MOE_HOME') == str(home))
+    diagnostics = []
+    graph.once('/diagnostics', lambda: graph.node.create_subscription(
+        DiagnosticArray, '/diagnostics', diagnostics.append, 10))
     registry.suspend()
     try:
         with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS) as node:
-            server = graph.once('train_expert', lambda: action_client(graph, TrainExpert, 'train_expert'))
-            assert server.wait_for_server(60.0)
-            time.sleep(TIMEOUT_S / 2)
+            wait_for(lambda: any('Waiting for the registry' in status.message for message in diagnostics
+                                 for status in message.status), what='a node that looks for earlier jobs')
             running = train(graph, home, promote=False)
-            time.sleep(TIMEOUT_S * 3 / 4)  # the node has given up once and will ask again; the goal still waits
+            # its row is made as soon as the registry is back, some seconds before the node looks for earlier ones again
+            wait_for(lambda: 'Earlier jobs are looked for again' in node.log.read_text(), what='a look in vain')
             registry.resume()
             _status, result = running.result()
             assert result.error_code == 0, result.error_msg

@@ -115,8 +115,9 @@ class TrainingNode(Node):  # type: ignore[misc]
                         taken.add(row.id)
                 self._earlier_taken.set()
                 return
-            except TrainingError:
-                self._runner.closing.wait(RETRY_S)  # the registry is still starting
+            except TrainingError as error:
+                self._say(True, f'Earlier jobs are looked for again in {RETRY_S:.0f} s: {error}')
+                self._runner.closing.wait(RETRY_S)
 
     def _take_up_one(self, row: TrainingJob) -> None:
         try:
