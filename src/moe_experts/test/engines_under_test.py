@@ -1,7 +1,6 @@
 """Both engines on the same tiny model, and how tests ask them; conftest offers the fixtures."""
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -12,7 +11,6 @@ PATHS = {'llama_cpp': ('base.gguf', 'adapter.gguf'), 'transformers': ('base', 'a
 SYSTEM = ('system', 'you are a helpful assistant that answers in short sentences')
 PROMPTS = ['what is the capital of France', 'tell me a story', 'look at the door', 'turn left and look']
 GREEDY = Sampling(temp=0.0, ignore_eos=True)
-WATCHED = replace(GREEDY, n_probs=2)
 SCHEMA = json.dumps({'type': 'object', 'properties': {'joint': {'enum': ['pan', 'tilt']},
                                                       'by': {'type': 'integer', 'minimum': -90, 'maximum': 90}},
                      'required': ['joint', 'by'], 'additionalProperties': False})
@@ -31,7 +29,9 @@ def kind(request):
 
 @pytest.fixture(scope='module')
 def shared(models, kind):
-    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=4, context_tokens=2048))
+    # with flash attention two nearly equal tokens may change places in company
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(
+        threads=1, slots=4, context_tokens=2048, flash_attention=False))
     yield engine
     engine.close()
 
@@ -70,19 +70,6 @@ def answers(engine, *requests):
                 results[item.id] = item
     assert pieces == {name: result.text for name, result in results.items()}
     return results
-
-
-def same(one, other):
-    """Whether two WATCHED answers agree, up to where their two best tokens are as good as each other.
-
-    A product of many rows adds up in another order than one of a single row, so such a tie may break either way, and
-    what follows it is another text. 1e-3 is 20 times the rounding error of these models, and few of their gaps.
-    """
-    for mine, theirs, best in zip(one.tokens, other.tokens, one.probs, strict=True):
-        if mine != theirs:
-            (first, likely, _), (second, less, _) = best
-            return {first, second} == {mine, theirs} and likely - less < 1e-3 * likely
-    return True
 
 
 def mixed(name, *weights, adapters, prompt=PROMPTS[0], scales=(), **options):

@@ -30,6 +30,22 @@ def test_batched_greedy_answers_are_those_of_single_requests(engine):
     assert [together[str(index)].tokens for index in range(4)] == single
 
 
+@pytest.mark.parametrize(('wrong', 'said'), [
+    ({'cache_type': 'q0'}, 'q0 is unknown'),
+    ({'cache_type': 'q8_0', 'flash_attention': False}, 'q8_0 needs flash_attention'),
+    ({'cache_type': 'q8_0'}, 'q8_0 with block size 32 does not divide n_embd_head_k=16')])  # only real models have more
+def test_a_kv_cache_that_cannot_be_is_refused(models, wrong, said):
+    with pytest.raises(EngineError, match=said):
+        open_engine(models / PATHS['llama_cpp'][0], EngineSettings(**wrong))
+
+
+@pytest.mark.parametrize('settings', [{'flash_attention': False}, {'cache_type': 'f32'}])
+def test_a_kv_cache_of_each_kind_answers(models, settings):
+    engine = open_engine(models / PATHS['llama_cpp'][0], EngineSettings(threads=1, **settings))
+    assert len(answers(engine, request('one'))['one'].tokens) > 4
+    engine.close()
+
+
 def test_an_adapter_answers_as_merged_weights_do(models):
     merged = open_engine(models / 'merged.gguf', EngineSettings(threads=1))
     expected = merged.score((SYSTEM, ('user', PROMPTS[0])), ['the door', 'the robot turns'])

@@ -19,9 +19,24 @@ from moe_experts.engines.gguf_header import inspect_gguf
 from moe_experts.engines.runtime import NoRoomError, Run, State
 from moe_experts.engines.spare_cores import SpareCores
 
+UNQUANTISED = ('f16', 'bf16', 'f32')
 BATCH_TOKENS = 2048
 MICROBATCH_TOKENS = 512
-_quiet = llama.llama_log_callback(lambda _level, _text, _data: None)
+_ERROR = 4  # of ggml_log_level
+_complaints: list[str] = []  # of llama.cpp, since the last look at them
+
+
+@llama.llama_log_callback  # type: ignore[untyped-decorator]
+def _log(level: int, text: bytes, _data: Any) -> None:
+    if level == _ERROR and len(_complaints) < 10:
+        _complaints.append(text.decode(errors='replace').strip().partition(': ')[2])
+
+
+def _complaint() -> str:
+    """The first that llama.cpp complained of since it was asked last; those behind it only repeat that it failed."""
+    first = next(iter(_complaints), 'no reason given')
+    _complaints.clear()
+    return first
 
 
 class Batch:
@@ -82,11 +97,14 @@ def grammar_tokenizer(vocabulary: Any) -> Any:
         tokenize_fptr=ctypes.cast(llama._lib.llama_tokenize, ctypes.c_void_p).value)
 
 
-def cache_type(name: str) -> int:
-    """ggml's number of a type of the KV cache; raises EngineError."""
+def cache_type(settings: EngineSettings) -> int:
+    """ggml's number of the KV cache's type; raises EngineError."""
+    name = settings.cache_type
     found = getattr(llama_cpp, f'GGML_TYPE_{name.upper()}', None)
     if found is None:
         raise EngineError(f'cache_type {name} is unknown; f16, f32 and q8_0 are usual.', 1001)
+    if name not in UNQUANTISED and not settings.flash_attention:
+        raise EngineError(f'cache_type {name} needs flash_attention; switch it on, or take f16.', 1001)
     return int(found)
 
 
@@ -102,7 +120,8 @@ class LlamaRuntime:
 
     def __init__(self, path: Path, settings: EngineSettings, slots: int) -> None:
         inspect_gguf(path, 'model')
-        llama.llama_log_set(_quiet, ctypes.c_void_p(0))
+        kind = cache_type(settings)
+        llama.llama_log_set(_log, ctypes.c_void_p(0))
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
         # Repacked weights make some formats (Q4_0) twice as fast. llama.cpp's AMX kernels belong to them and crash on
@@ -110,23 +129,28 @@ class LlamaRuntime:
         loading.use_extra_bufts = 'amx_tile' not in Path('/proc/cpuinfo').read_text()
         loading.n_gpu_layers = settings.gpu_layers
         loading.use_mmap, loading.use_mlock = settings.mmap, settings.mlock
+        _complaints.clear()
         self._model = llama.llama_model_load_from_file(str(path).encode(), loading)
         if not self._model:
-            raise EngineError(f'llama.cpp cannot load {path}; it is damaged or of an unknown architecture.', 1001)
+            raise EngineError(f'llama.cpp cannot load {path}: {_complaint()}.', 1001)
         self._vocabulary = llama.llama_model_get_vocab(self._model)
         self._making = ThreadPoolExecutor(1, 'grammar')  # it takes as long as all the rest, and most never need it
         self.grammar_tokenizer = self._making.submit(grammar_tokenizer, self._vocabulary)
         context = llama.llama_context_default_params()
         context.n_ctx, context.n_batch, context.n_ubatch = settings.context_tokens, BATCH_TOKENS, MICROBATCH_TOKENS
         context.n_seq_max, context.kv_unified = slots, True
-        context.type_k = context.type_v = cache_type(settings.cache_type)
+        context.type_k = context.type_v = kind
+        if not settings.flash_attention:
+            context.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
         context.n_threads = settings.threads
         context.n_threads_batch = settings.threads_batch or settings.threads
         self._spare_cores, self._threads = SpareCores(settings.threads), settings.threads
         self._threads_batch = context.n_threads_batch
         self._context = llama.llama_init_from_model(self._model, context)
         if not self._context:
-            raise EngineError(f'No memory for a context of {settings.context_tokens} tokens; lower max_seq_len.', 3002)
+            raise EngineError(f'llama.cpp makes no KV cache of {settings.context_tokens} tokens as '
+                              f'{settings.cache_type}: {_complaint()}; lower inference.context_tokens where it is '
+                              'memory.', 3002)
         self._memory = llama.llama_get_memory(self._context)
         self._width = llama.llama_model_n_embd(self._model)
         self._batch = Batch(BATCH_TOKENS)

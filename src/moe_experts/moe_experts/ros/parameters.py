@@ -33,6 +33,9 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.stream_interval_ms', 25, 0, 1000,
      '[ms] at least between two messages of a stream behind its first text; 0 = one for each token'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
+    ('inference.flash_attention', True, 0, 0,
+     'llama.cpp\'s: 20 to 30 % more tokens/s in company on a CPU; without it, prompts of 1,500 tokens are read as '
+     'much sooner'),
     ('inference.cache_enabled', True, 0, 0, 'answer a request that is exactly as an earlier one from memory'),
     ('inference.cache_size', 1000, 0, 1000000, 'answers remembered'),
     ('inference.threads', 0, 0, 256, 'threads that decode at most, fewer while others use the cores; 0 = one per core'),
@@ -72,7 +75,8 @@ def engine_settings(node: Node) -> EngineSettings:
         threads=read('threads') or os.cpu_count() or 1, threads_batch=read('threads_batch'),
         slots=read('max_batch_size') if read('dynamic_batching') else 1, context_tokens=read('context_tokens'),
         queue_limit=read('queue_limit'), company_s=read('timeout_ms') / 1000, use_kv_cache=read('use_kv_cache'),
-        kept_bytes=read('kept_mb') * 1_000_000, cache_type=read('cache_type'), gpu_layers=read('n_gpu_layers'),
+        kept_bytes=read('kept_mb') * 1_000_000, cache_type=read('cache_type'),
+        flash_attention=read('flash_attention'), gpu_layers=read('n_gpu_layers'),
         mmap=read('use_mmap'), mlock=read('use_mlock'),
         affinity=tuple(core for core in read('cpu_affinity') if core >= 0))
 
