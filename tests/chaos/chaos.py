@@ -1,12 +1,14 @@
 """A seeded run in which things break: processes are killed, Postgres ends, the servo bus is unplugged, the disk fills.
 
 `./moe exec python tests/chaos/chaos.py --seed 7` runs ten minutes; `--minutes 1` is the short mode, 480 a soak.
-Meanwhile callers ask, each for an answer of an expert that they name. What must hold, whatever happened:
+Meanwhile callers ask, each for an answer of an expert that they name, and a model is trained. What must hold, whatever
+happened:
 
 - every answer comes from the expert and in the words that were asked for, or is an error with a code,
+- nobody waits until his patience ends: who is not answered hears of it,
 - the suite answers again after every fault, and at the end every process is up,
 - no version is half: every artifact matches its row, and no file is left half written,
-- no training job is lost: each one that was begun has an end or still runs,
+- no training job is lost: each one that was begun has an end with its reason, or goes on and makes steps,
 - the servos got no goal outside their limits, and at the end their torque is off,
 - memory is back to what it was, within a fifth and 150 MB.
 
@@ -33,11 +35,13 @@ from pathlib import Path
 import psutil
 
 from moe_client import Client, suite
-from moe_client.errors import MoeError
+from moe_client.errors import MoeError, Timeout
 
 ASKED = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I see how much disk space is free?',
          'robotics': 'How do I list all active ROS 2 topics?'}
+TRAINED, DATASET = 'chaos', Path(__file__).parents[2] / 'data' / 'demo' / 'coffee.jsonl'
 RECOVERY_S = 240.0
+POLL_S = 0.2
 PAUSE_S = (5.0, 20.0)  # between two faults
 TICKS_PER_RADIAN = 4096 / (2 * math.pi)
 LIMITS = {1: math.radians(90.0), 2: math.radians(60.0)}  # [rad], of the servo node's defaults
@@ -85,6 +89,8 @@ class Callers:
                 except MoeError as error:
                     with self._lock:
                         self._report.errors[str(error.code)] = self._report.errors.get(str(error.code), 0) + 1
+                        if isinstance(error, Timeout):
+                            self._report.broken.append(f'{expert} was asked and nothing came: {error}')
                         if not error.code:
                             self._report.broken.append(f'an error without a code: {error}')
                     continue
@@ -161,26 +167,52 @@ def disturb(client: Client, report: Report, chance: random.Random) -> None:
         begin = time.monotonic()
         try:
             suite.wait_until_ready(client, timeout_s=RECOVERY_S)
+            keep_training(client)
         except MoeError as error:
             report.broken.append(f'after "{name}": {error}')
         report.faults.append({'fault': name, 'recovered_s': round(time.monotonic() - begin, 1)})
         print(f'  {name}: answers again after {time.monotonic() - begin:.1f} s', flush=True)
 
 
+def keep_training(client: Client) -> None:
+    """Begin a job that ends only when it is told to, where none is on its way."""
+    if all(job.ended for job in client.training.list(TRAINED)):
+        client.training.start(TRAINED, str(DATASET), method='full', base='tiny', max_steps=10**6, batch_size=1,
+                              promote=False)
+
+
+def look_at_jobs(client: Client, report: Report) -> None:
+    """Each job has an end with its reason, or makes steps; it is cancelled then."""
+    for job in client.training.list(TRAINED):
+        if job.ended:
+            if not job.error_msg:
+                report.broken.append(f'job {job.id} is {job.status}, and nobody knows why')
+        elif not holds(lambda job=job: client.training.status(job.id).step > job.step):
+            report.broken.append(f'job {job.id} is {job.status} and makes no step')
+        else:
+            client.training.stop(job.id)
+            worker = client.training.status(job.id).pid
+            if worker and not holds(lambda worker=worker: not psutil.pid_exists(worker)):
+                report.broken.append(f'job {job.id} was cancelled, and its worker runs on')
+
+
+def holds(condition: Callable[[], bool]) -> bool:
+    """Whether something comes true while the suite recovers."""
+    give_up = time.monotonic() + RECOVERY_S
+    while not (found := condition()) and time.monotonic() < give_up:
+        time.sleep(POLL_S)
+    return found
+
+
 def look(client: Client, report: Report) -> None:
     """What must hold once it is quiet again."""
-    give_up = time.monotonic() + RECOVERY_S
-    while down := [row.name for row in suite.processes() if not row.pid]:
-        if time.monotonic() > give_up:
-            report.broken.append(f'down at the end: {", ".join(down)}')
-            break
-        time.sleep(0.2)
+    if not holds(lambda: all(row.pid for row in suite.processes())):
+        report.broken.append(f'down at the end: {", ".join(row.name for row in suite.processes() if not row.pid)}')
     verified = client.registry.maintain('verify')
     if not verified['ok']:
         report.broken.append(f'the registry says {verified["rows"]}')
     report.broken += [f'half a file: {path}' for path in (suite.home() / 'artifacts').rglob('*.tmp')]
-    report.broken += [f'job {job.id} is {job.status} without a worker' for job in client.training.list('')
-                      if job.status == 'running' and not pid_of('training')]
+    look_at_jobs(client, report)
     report.final_mb = memory_mb()
     if report.final_mb > 1.2 * report.baseline_mb + 150.0:
         report.broken.append(f'memory grew from {report.baseline_mb:.0f} to {report.final_mb:.0f} MB')
@@ -219,6 +251,8 @@ def main() -> int:
             expected = {expert: client.inference.generate(prompt, expert=expert, temperature=0.0).text
                         for expert, prompt in ASKED.items()}
             report.baseline_mb = memory_mb()
+            client.experts.create(TRAINED, TRAINED)
+            keep_training(client)
             with Callers(report, expected):
                 disturb(client, report, random.Random(options.seed))
             look(client, report)
