@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from moe_experts.engines.chat import ChatTemplate
 from moe_experts.engines.engine import EngineError, EngineSettings, Messages, Part, Piece, Request, Result
 from moe_experts.engines.grammar import GrammarCompiler
+from moe_experts.engines.guesses import Guesses
 from moe_experts.engines.mixture import log_softmax
 from moe_experts.engines.pace import Pace
 from moe_experts.engines.prefix_cache import Owner, common_length
@@ -28,6 +29,7 @@ from moe_experts.engines.slots import Holder, Slots
 SCORED_TOKENS = 64  # per decode: their logits are 0.2 MB each with 49 k words
 CERTAINLY = 0.5  # a deadline is refused before its time only where twice the measured speed would miss it
 QUANTUM_STEPS = 4  # of one adapter in a row: a switch costs half as much as a step
+GUESSING = 2  # sequences at most while answers are guessed: in company a guess costs more than the steps that it saves
 WORTH_WAITING_TOKENS = 32  # of a prompt that a neighbour is decoding right now: a step's patience saves them
 Group = tuple[str, float]  # an adapter and the scale of its requests
 
@@ -58,6 +60,7 @@ class BatchingEngine:
         self._turn = 0
         self._current: tuple[Group, int] = (('', 0.0), 0)  # whose turn it is, and for how many steps already
         self._pace = Pace()
+        self._guesses = Guesses(lambda token: runtime.piece(token).strip().isdigit())
 
     def load_adapter(self, key: str, path: Path, scale: float) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
@@ -86,6 +89,7 @@ class BatchingEngine:
 
     def clear_cache(self, adapter: str | None = None) -> int:
         """Forget what finished sequences left, of one adapter or of all (None); returns how many."""
+        self._guesses.forget(adapter)
         return self._slots.forget(adapter)
 
     def submit(self, request: Request) -> None:
@@ -229,7 +233,12 @@ class BatchingEngine:
         self._running.append(sequence)
         sequence.admitted, sequence.standing = True, urgency
         if began:
-            sequence.begin(now)
+            sequence.begin(now, self._guess(sequence))
+
+    def _guess(self, sequence: Sequence) -> list[int]:
+        if sequence.kind is None or not self._settings.guess_answers or len(self._running) > GUESSING:
+            return []
+        return self._guesses.guess(sequence.kind, sequence.branches[0].prompt)
 
     def _preempt(self, sequence: Sequence, now: float) -> None:
         """Take a sequence out of the batch with all that it has computed; it goes on when its turn comes again."""
@@ -283,7 +292,8 @@ class BatchingEngine:
             tokens = branch.take(1 if len(branch.pending) == 1 else chunk)
             if tokens:
                 chunk -= len(tokens) if len(tokens) > 1 else 0
-                runs.append(Run(branch.slot, position, tokens, 0 if branch.pending else 1))
+                guess = [] if branch.pending else branch.guess
+                runs.append(Run(branch.slot, position, tokens + guess, 0 if branch.pending else 1 + len(guess)))
                 decoded.append((sequence, branch))
         adapter, scale = group[0][1].adapter, group[0][1].scale
         began = time.monotonic()
@@ -291,7 +301,8 @@ class BatchingEngine:
             logits = self._runtime.decode(adapter, self._adapters[adapter].scale * scale, runs)
         except NoRoomError:
             for (_sequence, branch), run in zip(decoded, runs, strict=True):
-                branch.put_back(run.tokens)
+                branch.put_back(run.tokens[:len(branch.decoded) - run.position])
+                branch.guess = []
             self._make_way()
             return
         except EngineError as error:
@@ -302,10 +313,33 @@ class BatchingEngine:
             return
         self._pace.stepped(sum(len(run.tokens) for run in runs if len(run.tokens) > 1), time.monotonic() - began)
         for (sequence, branch), rows in zip(decoded, logits, strict=True):
-            if len(rows):
+            if len(rows) > 1:
+                self._verify(sequence, branch, rows)
+            elif len(rows):
                 branch.logits = rows[-1] if len(sequence.branches) == 1 else rows[-1].copy()
                 if sequence.ready():
                     self._advance(sequence)
+
+    def _verify(self, sequence: Sequence, branch: Branch, rows: NDArray[np.float32]) -> None:
+        """Advance through a guess as far as what is drawn agrees; rows[i] are the logits behind i of its tokens."""
+        guess, branch.guess, stood, reason = branch.guess, [], 0, ''
+        try:
+            while not reason:
+                branch.logits = rows[stood]
+                pieces, reason = sequence.advance(self._runtime)
+                self._ended += pieces
+                drawn = branch.pending
+                if reason or guess[stood:stood + len(drawn)] != drawn:
+                    break
+                stood += len(branch.take(len(drawn)))
+        except EngineError as error:
+            self._runtime.cut(branch.slot, len(branch.decoded))
+            self._end(sequence, 'error', error.code, str(error))
+            return
+        self._guesses.judge(sequence.kind, len(guess), stood)
+        self._runtime.cut(branch.slot, len(branch.decoded))
+        if reason:
+            self._end(sequence, reason)
 
     def _make_way(self) -> None:
         """Free cells when the cache is full: the least urgent sequence's."""
@@ -334,6 +368,8 @@ class BatchingEngine:
         if isinstance(found[-1], Result):
             self._pace.answered(found[-1].total_s - found[-1].queue_s)
         self._running.remove(sequence)
+        if reason == 'stop' and sequence.kind is not None:
+            self._guesses.remember(sequence.kind, sequence.branches[0].prompt, sequence.tokens)
         for branch in sequence.branches:
             self._leave(branch.owner, branch.decoded, branch.slot)
 

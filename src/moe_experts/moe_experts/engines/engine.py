@@ -72,6 +72,7 @@ class EngineSettings:
             close to each other as that.
         use_kv_cache: whether prompts begin with what finished sequences left in the cache.
         kept_bytes: of what finished sequences had in the cache, kept beside it for prompts that begin alike.
+        guess_answers: whether answers that a grammar binds are guessed from earlier ones (guesses.py).
         cache_type: number format of the KV cache, a name of ggml's ('f16', 'q8_0', 'f32').
         flash_attention: llama.cpp's. It rounds differently with each order of the cache's cells, about 3e-4 in a
             probability on CPUs.
@@ -89,6 +90,7 @@ class EngineSettings:
     company_s: float = 0.01
     use_kv_cache: bool = True
     kept_bytes: int = 64_000_000
+    guess_answers: bool = True
     cache_type: str = 'f16'
     flash_attention: bool = True
     gpu_layers: int = 0

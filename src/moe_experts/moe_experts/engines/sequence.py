@@ -16,6 +16,7 @@ from moe_experts.engines.runtime import Runtime, State
 from moe_experts.engines.sampling import Sampler, probable
 from moe_experts.engines.text import AnswerText
 
+Kind = tuple[str, float, str, str, str]
 AGEING_PER_S = 10.0  # points of priority that a second of waiting is worth: nobody waits for ever
 
 
@@ -31,6 +32,7 @@ class Branch:
         shared: of those, in cells that another sequence holds.
         state: what the slot held when it was taken away; None = nothing.
         logits: of the next token; None = not known yet.
+        guess: of the answer, decoded along with the end of the prompt.
     """
 
     def __init__(self, adapter: str, scale: float, prompt: list[int]) -> None:
@@ -42,6 +44,7 @@ class Branch:
         self.cached = self.shared = 0
         self.state: State | None = None
         self.logits: NDArray[np.float32] | None = None
+        self.guess: list[int] = []
 
     def take(self, most: int) -> list[int]:
         """The next tokens to decode, which count as decoded."""
@@ -83,6 +86,19 @@ class Sequence:
         self._started = self._first = 0.0
 
     @property
+    def kind(self) -> Kind | None:
+        """Whose answers are like this one: adapter, scale and grammar; None where no grammar binds it to a form."""
+        if self._matcher is None or len(self.branches) > 1:
+            return None
+        return (self.branches[0].adapter, self.branches[0].scale,
+                self.request.json_schema, self.request.regex, self.request.grammar)
+
+    @property
+    def tokens(self) -> list[int]:
+        """The answer so far."""
+        return self._tokens
+
+    @property
     def prompt_tokens(self) -> int:
         """Length of the longest prompt."""
         return max(len(branch.prompt) for branch in self.branches)
@@ -97,8 +113,8 @@ class Sequence:
         """Priority of a waiting sequence, which grows while it waits."""
         return self.request.priority + AGEING_PER_S * (now - self.queued)
 
-    def begin(self, now: float) -> None:
-        """Get its turn for the first time; every branch has its slot."""
+    def begin(self, now: float, guess: list[int]) -> None:
+        """Get its turn for the first time; every branch has its slot. `guess` is what the answer may be."""
         self._started = now
         if self._matcher:
             # what the grammar forces at the beginning needs no step of its own: it is decoded with the prompt
@@ -107,6 +123,9 @@ class Sequence:
         for branch in self.branches:
             branch.decoded = branch.prompt[:branch.cached]
             branch.pending = branch.prompt[branch.cached:] + self._opening
+        if guess[:len(self._opening)] == self._opening:
+            room = min(self.request.max_tokens, self.limit - self.prompt_tokens - 1)
+            self.branches[0].guess = guess[len(self._opening):room]
 
     def ready(self) -> bool:
         """Whether the next token can be drawn."""

@@ -32,6 +32,8 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.kept_mb', 64, 0, 1 << 20, '[MB] of what finished sequences had in the KV cache, kept beside it'),
     ('inference.stream_interval_ms', 25, 0, 1000,
      '[ms] at least between two messages of a stream behind its first text; 0 = one for each token'),
+    ('inference.guess_answers', True, 0, 0,
+     'decode what answers bound by a schema, regex or grammar were to similar prompts along with a prompt'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
     ('inference.flash_attention', True, 0, 0,
      'llama.cpp\'s: 20 to 30 % more tokens/s in company on a CPU; without it, prompts of 1,500 tokens are read as '
@@ -75,10 +77,9 @@ def engine_settings(node: Node) -> EngineSettings:
         threads=read('threads') or os.cpu_count() or 1, threads_batch=read('threads_batch'),
         slots=read('max_batch_size') if read('dynamic_batching') else 1, context_tokens=read('context_tokens'),
         queue_limit=read('queue_limit'), company_s=read('timeout_ms') / 1000, use_kv_cache=read('use_kv_cache'),
-        kept_bytes=read('kept_mb') * 1_000_000, cache_type=read('cache_type'),
-        flash_attention=read('flash_attention'), gpu_layers=read('n_gpu_layers'),
-        mmap=read('use_mmap'), mlock=read('use_mlock'),
-        affinity=tuple(core for core in read('cpu_affinity') if core >= 0))
+        kept_bytes=read('kept_mb') * 1_000_000, guess_answers=read('guess_answers'), cache_type=read('cache_type'),
+        flash_attention=read('flash_attention'), gpu_layers=read('n_gpu_layers'), mmap=read('use_mmap'),
+        mlock=read('use_mlock'), affinity=tuple(core for core in read('cpu_affinity') if core >= 0))
 
 
 def limits(node: Node) -> Limits:
