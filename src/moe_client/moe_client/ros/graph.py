@@ -23,7 +23,7 @@ from rclpy.utilities import get_rmw_implementation_identifier
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
 
-from .action_client import LOOK_S, MeetingActionClient
+from .action_client import ACCEPT_S, LOOK_S, MeetingActionClient
 
 RESEND_S = 2.0
 POLL_S = 0.01
@@ -69,9 +69,15 @@ class Goal:
 
     def __init__(self, client: Any, goal: Any, put: Put) -> None:
         self._put, self._cancelled = put, False
+        self.at = time.monotonic()
         self._handle: ClientGoalHandle[Any, Any, Any] | None = None
         client.send_goal_async(goal, feedback_callback=lambda message: put(('feedback', message.feedback))
                                ).add_done_callback(self._accepted)
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the server has taken it."""
+        return self._handle is not None
 
     def _accepted(self, future: Any) -> None:
         handle = future.result()
@@ -190,7 +196,7 @@ class Graph:
         Closing the iterator before its end cancels the goal.
         """
         client = self._action(interface, name)
-        if not self._wait(client.server_is_ready, self._ready_by()):
+        if not self._wait(lambda: client.server_is_ready(look=True), self._ready_by()):
             raise self._away(name, node)
         deadline, lost = time.monotonic() + timeout_s, client.watch()
         arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
@@ -201,7 +207,7 @@ class Graph:
                 try:
                     kind, message = arrivals.get(timeout=_patience(deadline))
                 except queue.Empty:
-                    self._check_on(name, lost, deadline, timeout_s)
+                    self._check_on(name, sent, lost, deadline, timeout_s)
                     continue
                 yield kind, self._checked(name, kind, message)
         finally:
@@ -212,7 +218,7 @@ class Graph:
                       node: str = '') -> AsyncGenerator[tuple[str, Any], None]:
         """As stream(); cancelling the task that reads it cancels the goal."""
         client = self._action(interface, name)
-        if not await self._await(client.server_is_ready, self._ready_by()):
+        if not await self._await(lambda: client.server_is_ready(look=True), self._ready_by()):
             raise self._away(name, node)
         deadline, lost = time.monotonic() + timeout_s, client.watch()
         inbox = Inbox()
@@ -223,7 +229,7 @@ class Graph:
                 try:
                     kind, message = await inbox.get(_patience(deadline))
                 except TimeoutError:
-                    self._check_on(name, lost, deadline, timeout_s)
+                    self._check_on(name, sent, lost, deadline, timeout_s)
                     continue
                 yield kind, self._checked(name, kind, message)
         finally:
@@ -252,12 +258,15 @@ class Graph:
         return Timeout(f'Request timed out: {name} did not answer.')
 
     @staticmethod
-    def _check_on(name: str, lost: Callable[[], bool], deadline: float, timeout_s: float) -> None:
+    def _check_on(name: str, sent: Goal, lost: Callable[[], bool], deadline: float, timeout_s: float) -> None:
         """Raise where nothing more is to be expected of a goal."""
         if time.monotonic() >= deadline:
             raise Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.')
         if lost():
             raise Unavailable(f'The node that serves {name} ended while it worked on the goal; look at `moe status`.')
+        if not sent.accepted and time.monotonic() - sent.at > ACCEPT_S:
+            raise Unavailable(f'The node that serves {name} did not accept the goal within {ACCEPT_S:.0f} s; look at '
+                              '`moe status`.')
 
     @contextlib.contextmanager
     def listening(self, interface: Any, name: str, put: Callable[[Any], None], qos: Any = 10) -> Iterator[str]:

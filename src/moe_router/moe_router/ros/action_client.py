@@ -12,6 +12,7 @@ from unique_identifier_msgs.msg import UUID
 
 RESEND_S = 1.0
 LOOK_S = 1.0  # between two looks at the graph; one takes 0.15 ms
+ACCEPT_S = 10.0  # a server accepts within milliseconds
 POLL_S = 0.01
 NO_GOAL = UUID(uuid=[1] * 16)  # goals' ids are random; all zeros would mean every goal
 
@@ -39,13 +40,16 @@ class MeetingActionClient(ActionClient):  # type: ignore[type-arg]  # Jazzy's ta
         found = self._node.get_publishers_info_by_topic(f'{self._action_name}/_action/status')
         return frozenset(bytes(server.endpoint_gid) for server in found)
 
-    def server_is_ready(self) -> bool:
-        """Whether a server is there and has answered this client; asked again and again, it sees to that."""
+    def server_is_ready(self, look: bool = False) -> bool:
+        """Whether a server is there and has answered this client; asked again and again, it sees to that.
+
+        With `look`, which a goal is worth, also whether that server is still the one; otherwise as of a second ago.
+        """
         if not super().server_is_ready():
             self._forget()
             return False
         now = time.monotonic()
-        if now - self._looked_at > LOOK_S:
+        if look or now - self._looked_at > LOOK_S:
             self._looked_at, before, self._servers = now, self._servers, self.servers()
             if self._servers - before:
                 self._forget()
@@ -60,12 +64,15 @@ class MeetingActionClient(ActionClient):  # type: ignore[type-arg]  # Jazzy's ta
     def wait_for_server(self, timeout_sec: float | None = None) -> bool:
         """As rclpy's, which looks four times a second only; another thread must spin the node."""
         give_up = float('inf') if timeout_sec is None else time.monotonic() + timeout_sec
-        while not (ready := self.server_is_ready()) and self._node.context.ok() and time.monotonic() < give_up:
+        while not (ready := self.server_is_ready(look=True)) and self._node.context.ok() and time.monotonic() < give_up:
             time.sleep(POLL_S)
         return ready
 
     def watch(self) -> Callable[[], bool]:
-        """Called just before a goal is sent, returns what says later whether that goal went down with its server."""
+        """Called just before a goal is sent, returns what says later whether that goal went down with its server.
+
+        A goal that nobody has accepted within ACCEPT_S is lost as well, but only its sender knows of that.
+        """
         sent_to, looked_at = self.servers(), time.monotonic()
 
         def lost() -> bool:

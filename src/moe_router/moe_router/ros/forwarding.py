@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from moe_router.ros.action_client import MeetingActionClient
+from moe_router.ros.action_client import ACCEPT_S, MeetingActionClient
 
 POLL_S = 0.02
 CANCEL_S = 5.0  # how long a server may take to end what was cancelled
@@ -27,12 +27,12 @@ def forward(client: MeetingActionClient, goal: Any, relay: Callable[[Any], None]
         alive: asked while nothing arrives; False ends the wait with ServerAway, as does the end of the server.
     """
     give_up = time.monotonic() + ready_timeout_s
-    while not client.server_is_ready():
+    while not client.server_is_ready(look=True):
         if time.monotonic() > give_up or cancelled():
             raise ServerAway('it is not running; look at `moe status`')
         time.sleep(POLL_S)
     arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    lost = client.watch()
+    lost, sent_at = client.watch(), time.monotonic()
     sent = client.send_goal_async(goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
     sent.add_done_callback(lambda future: arrivals.put(('goal', future.result())))
     handle, asked_at = None, 0.0
@@ -45,6 +45,8 @@ def forward(client: MeetingActionClient, goal: Any, relay: Callable[[Any], None]
         except queue.Empty:
             if lost() or not alive():
                 raise ServerAway('it ended while it worked on the request') from None
+            if handle is None and time.monotonic() - sent_at > ACCEPT_S:
+                raise ServerAway(f'it did not accept the request within {ACCEPT_S:.0f} s') from None
             if asked_at and time.monotonic() - asked_at > CANCEL_S:
                 raise ServerAway(f'it did not end the cancelled request within {CANCEL_S:.0f} s') from None
             continue
