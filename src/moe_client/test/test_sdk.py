@@ -1,6 +1,8 @@
 """The SDK over both transports: the same calls, the same results, the same errors."""
 
 import asyncio
+import signal
+import time
 
 import pytest
 from conftest import wait_for
@@ -101,13 +103,27 @@ def test_asynchronous_answers_side_by_side(client):
     assert all('Paris' in answer.text for answer in asyncio.run(ask()))
 
 
-def test_a_burst_of_requests_loses_none(client):
-    async def ask(index):
-        return await client.inference.generate_async(f'{QUESTION} {index}', expert='general', max_tokens=2, timeout=60)
-
+def test_answers_that_come_while_nobody_takes_them_are_kept(ros_client):
+    """rcl keeps ten of a service; all 64 acceptances come while the spinning thread does something else."""
     async def burst():
-        return await asyncio.gather(*(ask(index) for index in range(64)))
+        asked = [asyncio.create_task(ros_client.inference.generate_async(
+            f'{QUESTION} {index}', expert='general', max_tokens=2, timeout=60)) for index in range(64)]
+        ros_client.graph._executor.create_task(time.sleep, 3.0)
+        return await asyncio.gather(*asked)
+    ros_client.inference.generate(QUESTION, expert='general', max_tokens=2)
     assert all(answer.completion_tokens for answer in asyncio.run(burst()))
+
+
+def test_a_node_that_accepts_nothing_is_named(ros_client, nodes):
+    router = nodes['router'].process
+    ros_client.inference.generate(QUESTION, expert='general', max_tokens=2)
+    router.send_signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(Unavailable, match='did not accept the goal within'):
+            ros_client.inference.generate(QUESTION, expert='general', max_tokens=2)
+    finally:
+        router.send_signal(signal.SIGCONT)
+    assert ros_client.inference.generate(QUESTION, expert='general', max_tokens=2).completion_tokens
 
 
 def test_cancelling_the_task_cancels_the_generation(client):
