@@ -11,6 +11,7 @@ import pytest
 from tensorboard_events import scalars
 from tiny import DOORS, SYSTEM, write_dataset
 
+from moe_training.checkpoints import CheckpointStore
 from moe_training.errors import CancelledError, DatasetError, TrainingError
 from moe_training.events import living
 from moe_training.job import Job
@@ -62,6 +63,15 @@ def training(worker):
     raise AssertionError('it ended')
 
 
+def keeping(worker, folder, step):
+    """Wait for the checkpoint of a step, which is written beside the steps that follow it."""
+    for _message in worker.progress(lambda: False):
+        latest = CheckpointStore(folder / 'checkpoints').latest()
+        if latest is not None and latest.step >= step:
+            return
+    raise AssertionError('it ended')
+
+
 def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
@@ -91,7 +101,7 @@ def test_a_killed_worker_is_named_and_its_job_goes_on(job, start, tmp_path):
     job = replace(job, settings=replace(job.settings, max_steps=60))
     whole = finish(start(job, 'whole'))
     worker = start(job)
-    training(worker)
+    keeping(worker, tmp_path / 'job', step=2)
     assert f'train_expert {7}' in psutil.Process(worker.pid).cmdline()[0]
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(WorkerLost, match='SIGKILL'):
