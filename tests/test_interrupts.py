@@ -37,7 +37,8 @@ def test_ctrl_c_leaves_nothing(fresh, verb):
     process = subprocess.Popen([sys.executable, '-m', 'moe_client', *verb], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
     try:
-        wait_for(lambda: len(suite.processes()) >= 10 and all(row.pid for row in suite.processes()), timeout=60.0)
+        if verb == ['up']:  # the demo may be over before the last of them is there
+            wait_for(lambda: len(suite.processes()) >= 10 and all(row.pid for row in suite.processes()), timeout=60.0)
         wait_for(lambda: torque(fresh) == {1: 1, 2: 1}, timeout=60.0)
         pids = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
         pids += [pid for row in suite.processes() for pid in row.family()]
