@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 KEPT_ANSWERS = 64  # of one kind
 KEPT_KINDS = 32
@@ -37,7 +38,7 @@ class Guesses:
     """
 
     def __init__(self, is_number: Callable[[int], bool]) -> None:
-        self._is_number = is_number
+        self._is_number = cache(is_number)  # every token of every prompt is asked for
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
 
     def remember(self, kind: Hashable, prompt: list[int], answer: list[int]) -> None:
