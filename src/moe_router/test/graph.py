@@ -65,8 +65,7 @@ class Answer:
 
     def __init__(self, graph, interface, name, goal):
         self.feedback = []
-        client = graph.once(name, lambda: MeetingActionClient(
-            graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000)))
+        client = graph.once(name, lambda: MeetingActionClient(graph.node, interface, name))
         assert client.wait_for_server(120.0), f'no action {name}'
         self._handle = graph.result(client.send_goal_async(
             goal, feedback_callback=lambda message: self.feedback.append(message.feedback)))

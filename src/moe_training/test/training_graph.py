@@ -14,7 +14,6 @@ import rclpy
 from action_client import MeetingActionClient
 from ament_index_python.packages import get_package_prefix
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.qos import QoSProfile
 from tiny import SYSTEM, write_dataset
 
 from moe_interfaces.action import TrainExpert
@@ -72,8 +71,7 @@ class Goal:
 
     def __init__(self, graph, interface, name, goal):
         self.feedback = []
-        client = graph.once(name, lambda: MeetingActionClient(
-            graph.node, interface, name, feedback_sub_qos_profile=QoSProfile(depth=1000)))
+        client = graph.once(name, lambda: MeetingActionClient(graph.node, interface, name))
         assert client.wait_for_server(60.0), f'no action {name}'
         self._graph = graph
         self.handle = graph.result(client.send_goal_async(

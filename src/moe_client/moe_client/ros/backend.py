@@ -10,15 +10,14 @@ from functools import cache
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, create_model
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 
 from moe_client.gateway.bodies import Text
 from moe_client.operations import Kind, Operation
 from moe_client.ros import messages
+from moe_client.ros.action_client import FEEDBACK_QOS
 from moe_client.ros.transport import RosTransport
 from moe_client.transport import Values
-
-FEEDBACK_QOS = QoSProfile(depth=1000)
 
 
 class Place(Enum):

@@ -12,25 +12,19 @@ from typing import Any
 
 import rclpy
 from action_msgs.msg import GoalStatus
-from rclpy.action.client import ClientGoalHandle
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
 
 from moe_client.errors import Cancelled, Timeout, Unavailable
-
-from .action_client import ACCEPT_S, LOOK_S, MeetingActionClient
+from moe_client.ros.action_client import LOOK_S, SERVICE_QOS, MeetingActionClient, Put, SentGoal
 
 RESEND_S = 2.0
 POLL_S = 0.01
-SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
-ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
-FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
-Put = Callable[[tuple[str, Any]], None]
 
 
 def middleware() -> str:
@@ -62,38 +56,6 @@ class Inbox:
             return self._queue.get_nowait()
         async with asyncio.timeout(timeout_s):
             return await self._queue.get()
-
-
-class Goal:
-    """A goal from its sending on; what becomes of it is put as ('feedback' | 'result' | 'refused', message)."""
-
-    def __init__(self, client: Any, goal: Any, put: Put) -> None:
-        self._put, self._cancelled = put, False
-        self.at = time.monotonic()
-        self._handle: ClientGoalHandle[Any, Any, Any] | None = None
-        client.send_goal_async(goal, feedback_callback=lambda message: put(('feedback', message.feedback))
-                               ).add_done_callback(self._accepted)
-
-    @property
-    def accepted(self) -> bool:
-        """Whether the server has taken it."""
-        return self._handle is not None
-
-    def _accepted(self, future: Any) -> None:
-        handle = future.result()
-        if not handle.accepted:
-            self._put(('refused', None))
-            return
-        self._handle = handle
-        if self._cancelled:
-            handle.cancel_goal_async()
-        handle.get_result_async().add_done_callback(lambda done: self._put(('result', done.result())))
-
-    def cancel(self) -> None:
-        """Cancel the goal, also one whose acceptance has not come yet."""
-        self._cancelled = True
-        if self._handle is not None:
-            self._handle.cancel_goal_async()
 
 
 class Graph:
@@ -151,8 +113,7 @@ class Graph:
     def _action(self, interface: Any, name: str) -> Any:
         with self._lock:
             if name not in self._clients:
-                self._clients[name] = MeetingActionClient(
-                    self.node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
+                self._clients[name] = MeetingActionClient(self.node, interface, name)
             return self._clients[name]
 
     def call(self, interface: Any, name: str, request: Any, timeout_s: float = 10.0, again: bool = False,
@@ -198,16 +159,16 @@ class Graph:
         client = self._action(interface, name)
         if not self._wait(lambda: client.server_is_ready(look=True), self._ready_by()):
             raise self._away(name, node)
-        deadline, lost = time.monotonic() + timeout_s, client.watch()
+        deadline = time.monotonic() + timeout_s
         arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        sent = Goal(client, goal, arrivals.put)
+        sent = SentGoal(client, goal, arrivals.put)
         kind = ''
         try:
             while kind != 'result':
                 try:
                     kind, message = arrivals.get(timeout=_patience(deadline))
                 except queue.Empty:
-                    self._check_on(name, sent, lost, deadline, timeout_s)
+                    self._check_on(name, sent, deadline, timeout_s)
                     continue
                 yield kind, self._checked(name, kind, message)
         finally:
@@ -220,16 +181,16 @@ class Graph:
         client = self._action(interface, name)
         if not await self._await(lambda: client.server_is_ready(look=True), self._ready_by()):
             raise self._away(name, node)
-        deadline, lost = time.monotonic() + timeout_s, client.watch()
+        deadline = time.monotonic() + timeout_s
         inbox = Inbox()
-        sent = Goal(client, goal, inbox.put)
+        sent = SentGoal(client, goal, inbox.put)
         kind = ''
         try:
             while kind != 'result':
                 try:
                     kind, message = await inbox.get(_patience(deadline))
                 except TimeoutError:
-                    self._check_on(name, sent, lost, deadline, timeout_s)
+                    self._check_on(name, sent, deadline, timeout_s)
                     continue
                 yield kind, self._checked(name, kind, message)
         finally:
@@ -258,15 +219,12 @@ class Graph:
         return Timeout(f'Request timed out: {name} did not answer.')
 
     @staticmethod
-    def _check_on(name: str, sent: Goal, lost: Callable[[], bool], deadline: float, timeout_s: float) -> None:
+    def _check_on(name: str, sent: SentGoal, deadline: float, timeout_s: float) -> None:
         """Raise where nothing more is to be expected of a goal."""
         if time.monotonic() >= deadline:
             raise Timeout(f'Request timed out: {name} gave no result within {timeout_s:g} s.')
-        if lost():
-            raise Unavailable(f'The node that serves {name} ended while it worked on the goal; look at `moe status`.')
-        if not sent.accepted and time.monotonic() - sent.at > ACCEPT_S:
-            raise Unavailable(f'The node that serves {name} did not accept the goal within {ACCEPT_S:.0f} s; look at '
-                              '`moe status`.')
+        if reason := sent.lost():
+            raise Unavailable(f'The node that serves {name} {reason}; look at `moe status`.')
 
     @contextlib.contextmanager
     def listening(self, interface: Any, name: str, put: Callable[[Any], None], qos: Any = 10) -> Iterator[str]:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from moe_router.ros.action_client import ACCEPT_S, MeetingActionClient
+from moe_router.ros.action_client import MeetingActionClient, SentGoal
 
 POLL_S = 0.02
 CANCEL_S = 5.0  # how long a server may take to end what was cancelled
@@ -32,30 +32,24 @@ def forward(client: MeetingActionClient, goal: Any, relay: Callable[[Any], None]
             raise ServerAway('it is not running; look at `moe status`')
         time.sleep(POLL_S)
     arrivals: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-    lost, sent_at = client.watch(), time.monotonic()
-    sent = client.send_goal_async(goal, feedback_callback=lambda message: arrivals.put(('feedback', message.feedback)))
-    sent.add_done_callback(lambda future: arrivals.put(('goal', future.result())))
-    handle, asked_at = None, 0.0
+    sent, asked_at = SentGoal(client, goal, arrivals.put), 0.0
     while True:
-        if not asked_at and handle is not None and cancelled():
+        if not asked_at and cancelled():
             asked_at = time.monotonic()
-            handle.cancel_goal_async()
+            sent.cancel()
         try:
             kind, message = arrivals.get(timeout=POLL_S)
         except queue.Empty:
-            if lost() or not alive():
-                raise ServerAway('it ended while it worked on the request') from None
-            if handle is None and time.monotonic() - sent_at > ACCEPT_S:
-                raise ServerAway(f'it did not accept the request within {ACCEPT_S:.0f} s') from None
+            if reason := sent.lost():
+                raise ServerAway(f'it {reason}') from None
+            if not alive():
+                raise ServerAway('it fell silent while it worked on the goal') from None
             if asked_at and time.monotonic() - asked_at > CANCEL_S:
-                raise ServerAway(f'it did not end the cancelled request within {CANCEL_S:.0f} s') from None
+                raise ServerAway(f'it did not end the cancelled goal within {CANCEL_S:.0f} s') from None
             continue
         if kind == 'feedback':
             relay(message)
-        elif kind == 'goal':
-            if not message.accepted:
-                raise ServerAway('it refused the goal')
-            handle = message
-            handle.get_result_async().add_done_callback(lambda future: arrivals.put(('result', future.result())))
+        elif kind == 'refused':
+            raise ServerAway('it refused the goal')
         else:
             return message.result

@@ -13,14 +13,9 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from rclpy.task import Task
 
-from .action_client import MeetingActionClient
-
-SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
-ACTION_QOS: dict[str, Any] = {f'{part}_service_qos_profile': SERVICE_QOS for part in ('goal', 'result', 'cancel')}
-FEEDBACK_QOS = QoSProfile(depth=1000)  # every token of every goal of an action comes on one topic
+from .action_client import ACTION_QOS, FEEDBACK_QOS, SERVICE_QOS, MeetingActionClient
 
 Execute = Callable[[ServerGoalHandle], Any]
 Cancel = Callable[[ServerGoalHandle], CancelResponse]
@@ -78,8 +73,7 @@ class QuickEndpoints:
 
     def action_client(self, name: str, interface: Any) -> MeetingActionClient:
         """A client of an action elsewhere."""
-        return MeetingActionClient(self._node, interface, self._owner.resolve_service_name(name),
-                                   feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
+        return MeetingActionClient(self._node, interface, self._owner.resolve_service_name(name))
 
     def start(self) -> None:
         """Answer from now on; all endpoints are there."""
