@@ -41,11 +41,10 @@ ASKED = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I s
          'robotics': 'How do I list all active ROS 2 topics?'}
 TRAINED, DATASET = 'chaos', Path(__file__).parents[2] / 'data' / 'demo' / 'coffee.jsonl'
 RECOVERY_S = 240.0
-POLL_S = 0.2
-PAUSE_S = (5.0, 20.0)  # between two faults
+BETWEEN = (20, 100)  # answers between two faults
 TICKS_PER_RADIAN = 4096 / (2 * math.pi)
 LIMITS = {1: math.radians(90.0), 2: math.radians(60.0)}  # [rad], of the servo node's defaults
-FULL_S = 3.0  # that the disk stays full
+FULL = 15  # answers while the disk is full; each is put down
 
 
 @dataclass
@@ -63,12 +62,15 @@ class Report:
 
 
 class Callers:
-    """Threads that ask until they are stopped, and compare each answer with the undisturbed one."""
+    """Threads that ask until they are stopped, and compare each answer with the undisturbed one.
+
+    Their answers are the clock of the run: what is waited for is looked at again after each.
+    """
 
     def __init__(self, report: Report, expected: dict[str, str]) -> None:
         self._report, self._expected = report, expected
         self._stop = threading.Event()
-        self._lock = threading.Lock()
+        self._heard = threading.Condition()
         self._threads = [threading.Thread(target=self._ask, args=(expert,)) for expert in expected]
 
     def __enter__(self) -> Callers:
@@ -81,20 +83,32 @@ class Callers:
         for thread in self._threads:
             thread.join()
 
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Wait, while the suite recovers, for something to come true; returns whether it did."""
+        with self._heard:
+            return self._heard.wait_for(condition, RECOVERY_S)
+
+    def answers(self, count: int) -> bool:
+        """Wait for so many answers more."""
+        wanted = self._report.answers + count
+        return self.until(lambda: self._report.answers >= wanted)
+
     def _ask(self, expert: str) -> None:
         with Client() as client:
             while not self._stop.wait(0.5):
                 try:
                     answer = client.inference.generate(ASKED[expert], expert=expert, temperature=0.0)
                 except MoeError as error:
-                    with self._lock:
+                    with self._heard:
+                        self._heard.notify_all()
                         self._report.errors[str(error.code)] = self._report.errors.get(str(error.code), 0) + 1
                         if isinstance(error, Timeout):
                             self._report.broken.append(f'{expert} was asked and nothing came: {error}')
                         if not error.code:
                             self._report.broken.append(f'an error without a code: {error}')
                     continue
-                with self._lock:
+                with self._heard:
+                    self._heard.notify_all()
                     self._report.answers += 1
                     if answer.expert != expert:
                         self._report.broken.append(f'{expert} was asked, {answer.expert} answered')
@@ -132,8 +146,8 @@ def unplug_bus() -> None:
     kill('sim_servos')
 
 
-def fill_disk() -> None:
-    """For a while whoever keeps something can write no byte into any file, as on a full disk."""
+def fill_disk(callers: Callers) -> None:
+    """For some answers whoever keeps something can write no byte into any file, as on a full disk."""
     writers = [psutil.Process(pid) for row in suite.processes() if row.name in ('registry', 'training')
                for pid in row.family()] + postgres()
     for limit in (0, psutil.RLIM_INFINITY):
@@ -141,14 +155,15 @@ def fill_disk() -> None:
             with contextlib.suppress(psutil.Error):
                 process.rlimit(psutil.RLIMIT_FSIZE, (limit, psutil.RLIM_INFINITY))
         if limit == 0:
-            time.sleep(FULL_S)
+            callers.answers(FULL)
 
 
-def faults() -> dict[str, Callable[[], None]]:
+def faults(callers: Callers) -> dict[str, Callable[[], None]]:
     """Everything that may happen, by name."""
     killed = {f'kill {name}': lambda name=name: kill(name)
               for name in ('experts', 'router', 'registry', 'training', 'motion', 'servos', 'camera', 'gateway')}
-    return {**killed, 'stop postgres': stop_postgres, 'unplug the bus': unplug_bus, 'fill the disk': fill_disk}
+    return {**killed, 'stop postgres': stop_postgres, 'unplug the bus': unplug_bus,
+            'fill the disk': lambda: fill_disk(callers)}
 
 
 def memory_mb() -> float:
@@ -156,12 +171,13 @@ def memory_mb() -> float:
     return sum(row.resident_bytes for row in suite.processes()) / 1e6
 
 
-def disturb(client: Client, report: Report, chance: random.Random) -> None:
+def disturb(client: Client, callers: Callers, report: Report, chance: random.Random) -> None:
     """Break one thing after another; after each, the suite has to answer again."""
     ends = time.monotonic() + 60.0 * report.minutes
-    known = faults()
+    known = faults(callers)
     while time.monotonic() < ends:
-        time.sleep(chance.uniform(*PAUSE_S))
+        if not callers.answers(count := chance.randint(*BETWEEN)):
+            report.broken.append(f'{count} answers did not come within {RECOVERY_S:.0f} s')
         name = chance.choice(sorted(known))
         known[name]()
         begin = time.monotonic()
@@ -181,38 +197,33 @@ def keep_training(client: Client) -> None:
                               promote=False)
 
 
-def look_at_jobs(client: Client, report: Report) -> None:
+def look_at_processes(callers: Callers, report: Report) -> None:
+    """Each is up."""
+    if not callers.until(lambda: all(row.pid for row in suite.processes())):
+        report.broken.append(f'down at the end: {", ".join(row.name for row in suite.processes() if not row.pid)}')
+
+
+def look_at_jobs(client: Client, callers: Callers, report: Report) -> None:
     """Each job has an end with its reason, or makes steps; it is cancelled then."""
     for job in client.training.list(TRAINED):
         if job.ended:
             if not job.error_msg:
                 report.broken.append(f'job {job.id} is {job.status}, and nobody knows why')
-        elif not holds(lambda job=job: client.training.status(job.id).step > job.step):
+        elif not callers.until(lambda job=job: client.training.status(job.id).step > job.step):
             report.broken.append(f'job {job.id} is {job.status} and makes no step')
         else:
-            client.training.stop(job.id)
             worker = client.training.status(job.id).pid
-            if worker and not holds(lambda worker=worker: not psutil.pid_exists(worker)):
+            client.training.stop(job.id)
+            if not callers.until(lambda worker=worker: not psutil.pid_exists(worker)):
                 report.broken.append(f'job {job.id} was cancelled, and its worker runs on')
-
-
-def holds(condition: Callable[[], bool]) -> bool:
-    """Whether something comes true while the suite recovers."""
-    give_up = time.monotonic() + RECOVERY_S
-    while not (found := condition()) and time.monotonic() < give_up:
-        time.sleep(POLL_S)
-    return found
 
 
 def look(client: Client, report: Report) -> None:
     """What must hold once it is quiet again."""
-    if not holds(lambda: all(row.pid for row in suite.processes())):
-        report.broken.append(f'down at the end: {", ".join(row.name for row in suite.processes() if not row.pid)}')
     verified = client.registry.maintain('verify')
     if not verified['ok']:
         report.broken.append(f'the registry says {verified["rows"]}')
     report.broken += [f'half a file: {path}' for path in (suite.home() / 'artifacts').rglob('*.tmp')]
-    look_at_jobs(client, report)
     report.final_mb = memory_mb()
     if report.final_mb > 1.2 * report.baseline_mb + 150.0:
         report.broken.append(f'memory grew from {report.baseline_mb:.0f} to {report.final_mb:.0f} MB')
@@ -253,8 +264,10 @@ def main() -> int:
             report.baseline_mb = memory_mb()
             client.experts.create(TRAINED, TRAINED)
             keep_training(client)
-            with Callers(report, expected):
-                disturb(client, report, random.Random(options.seed))
+            with Callers(report, expected) as callers:
+                disturb(client, callers, report, random.Random(options.seed))
+                look_at_processes(callers, report)
+                look_at_jobs(client, callers, report)
             look(client, report)
         look_at_servos(report)
     options.output.parent.mkdir(parents=True, exist_ok=True)
