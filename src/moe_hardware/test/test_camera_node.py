@@ -36,6 +36,12 @@ def camera_node(tmp_path, video_device='synthetic', **parameters):
     return node(tmp_path / 'node.log', 'camera_node', video_device=video_device, **parameters)
 
 
+def lead(link, target):
+    """Let the link lead elsewhere with no moment in which it leads nowhere."""
+    (new := link.with_name('new link')).symlink_to(target)
+    new.replace(link)
+
+
 def stamp_of(message):
     return message.header.stamp.sec, message.header.stamp.nanosec
 
@@ -102,13 +108,13 @@ def test_waits_for_its_camera_says_why_and_starts_when_it_appears(tmp_path, grap
         assert status.level == DiagnosticStatus.ERROR and status.hardware_id == str(device)
         assert status.message == f'{device} does not exist; plug in the camera or set video_device (see ls ' \
             '/dev/video*).'
-        device.mkdir()
+        (tmp_path / 'folder').mkdir()
+        (tmp_path / 'text').write_text('no video')
+        lead(device, tmp_path / 'folder')
         wait_for_status(diagnostics, 'camera', lambda one: 'is a folder' in one.message)
-        device.rmdir()
-        device.write_text('no video')
+        lead(device, tmp_path / 'text')
         wait_for_status(diagnostics, 'camera', lambda one: 'is no video' in one.message)
-        device.unlink()
-        device.symlink_to(write_video(tmp_path / 'video.avi'))
+        lead(device, write_video(tmp_path / 'video.avi'))
         raw.next(3)
         wait_for_status(diagnostics, 'camera', lambda one: one.level == DiagnosticStatus.OK)
         assert process.end() == 0, process.output
