@@ -3,10 +3,11 @@
 import math
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from processes import wait_for
 from ros_graph import result_of
 from sensor_msgs.msg import JointState
-from servo_graph import ServoGraph, start, stop
+from servo_graph import ServoGraph, diagnosis, start, stop
 from std_srvs.srv import Trigger
 
 from moe_hardware.dynamixel import control_table as ct
@@ -53,6 +54,10 @@ def servos(graph, bus):
     stop(process)
 
 
+def values(status):
+    return {pair.key: pair.value for pair in status.values}
+
+
 def execute(graph, command='', **fields):
     return graph.execute(ExecuteMotion, 'execute_motion', command=command, **fields)
 
@@ -61,12 +66,20 @@ def angles(bus):
     return {name: math.degrees(ct.radians(bus.servos[servo].position)) for name, servo in (('pan', 1), ('tilt', 2))}
 
 
+def of_motion(message, state):
+    """The node's diagnostics, where they tell of this state."""
+    return [one for one in message.status if one.name == 'motion: commands' and values(one)['state'] == state]
+
+
 def test_without_the_servo_node_it_says_so(graph, motion):
     status, result = execute(graph, '{"joint":"pan","by":30}')
     assert (status, result.error_code) == (ABORTED, ErrorCode.HARDWARE_ERROR)
     assert 'The servo node does not answer' in result.error_msg
     assert all(math.isnan(one) for one in result.start_positions)
     assert execute(graph, '{"action":"stop"}')[1].error_code == ErrorCode.HARDWARE_ERROR
+    status = diagnosis(graph, 'motion: commands', DiagnosticStatus.ERROR)
+    assert status.hardware_id == 'none' and 'The servo node does not answer' in status.message
+    assert values(status)['last error'] == result.error_msg
 
 
 def test_left_by_thirty_degrees(graph, nodes, bus):
@@ -132,9 +145,15 @@ def slow(graph):
 def test_cancel_stops_where_it_is(graph, nodes, bus):
     handle = slow(graph)
     wait_for(lambda: angles(bus)['pan'] > 2.0)
+    moving = graph.latest(DiagnosticArray, '/diagnostics', lambda message: of_motion(message, 'moving'))
+    assert of_motion(moving, 'moving')[0].message == 'A motion is carried out.'
     result_of(handle.cancel_goal_async())
     status, result = graph.end(handle)
     assert (status, result.error_code) == (CANCELED, ErrorCode.CANCELLED)
+    rest = of_motion(graph.latest(DiagnosticArray, '/diagnostics',
+                                  lambda message: of_motion(message, 'waiting for a command')), 'waiting for a command')
+    assert rest[0].level == DiagnosticStatus.OK and values(rest[0])['last error'] == result.error_msg
+    assert float(values(rest[0])['pan [deg]']) == pytest.approx(angles(bus)['pan'], abs=0.2)
     assert 1.0 < angles(bus)['pan'] < 40.0 and abs(angles(bus)['tilt']) < 0.1
 
 

@@ -20,6 +20,7 @@ from moe_hardware.dynamixel.joints import Joint, configure
 from moe_hardware.dynamixel.trajectory import PointToPoint
 from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, MotionError, error_of
 from moe_hardware.motion import Command, Move, Range, Step, Stop, parse, plan, typed
+from moe_hardware.ros.diagnostics import ERROR, OK, STALE, Diagnostics
 from moe_hardware.ros.latest_message import LatestMessage
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
@@ -61,6 +62,8 @@ class MotionNode(ManagedNode):
         self._move_joints = self._actions.action_client('move_joints', MoveJoints)
         self._actions.action('execute_motion', ExecuteMotion, self._execute, lambda _goal: CancelResponse.ACCEPT)
         self._actions.start()
+        self._last_error = ''
+        Diagnostics(self, 'none').add('commands', self._diagnose)
         self.autostart()
 
     def close(self) -> None:
@@ -120,7 +123,7 @@ class MotionNode(ManagedNode):
         try:
             self._carry_out(handle)
         except MotionError as one:
-            error = one
+            error, self._last_error = one, str(one)
             self.get_logger().info(f'Not carried out: {one}')
         result.positions = self._now()
         if error is not None:
@@ -155,11 +158,13 @@ class MotionNode(ManagedNode):
         steps = plan(command, self._fresh(), self._ranges)
         run = _Run()
         self._take_over(run, MotionCancelled('A newer motion command replaced this one.'))
-        for number, step in enumerate(steps):
-            self._move(handle, run, number, len(steps), step)
-        with self._runs_lock:
-            if self._run is run:
-                self._run = None
+        try:
+            for number, step in enumerate(steps):
+                self._move(handle, run, number, len(steps), step)
+        finally:
+            with self._runs_lock:
+                if self._run is run:
+                    self._run = None
 
     def _stop(self) -> None:
         """End every movement of the servo node, whoever began it."""
@@ -226,23 +231,41 @@ class MotionNode(ManagedNode):
         """Present positions [rad]. Raises HardwareFault when one is not known."""
         begin = time.monotonic()
         while True:
-            self._look()
-            now = time.monotonic()
-            missing = [name for name in self._joints
-                       if now - self._positions.get(name, (0.0, -math.inf))[1] > FRESH_S]
+            missing = self._unknown()
             if not missing:
                 return {name: self._positions[name][0] for name in self._joints}
             there = self._move_joints.server_is_ready()
-            if now - begin > (RESTART_S if there and self._positions else SERVO_NODE_TIMEOUT_S):
-                raise HardwareFault(
-                    f'The position of {" and ".join(missing)} is not known: the servo node publishes none; see '
-                    '/diagnostics for what the servo bus lacks.' if there else _AWAY)
+            if time.monotonic() - begin > (RESTART_S if there and self._positions else SERVO_NODE_TIMEOUT_S):
+                raise HardwareFault(self._why_unknown(missing, there))
             time.sleep(POLL_S)
+
+    def _unknown(self) -> list[str]:
+        """Joints whose position was not heard lately."""
+        self._look()
+        now = time.monotonic()
+        return [name for name in self._joints if now - self._positions.get(name, (0.0, -math.inf))[1] > FRESH_S]
+
+    @staticmethod
+    def _why_unknown(missing: list[str], there: bool) -> str:
+        return (f'The position of {" and ".join(missing)} is not known: the servo node publishes none; see '
+                '/diagnostics for what the servo bus lacks.' if there else _AWAY)
 
     def _age(self) -> float:
         """Time since any joint position was measured [s]."""
         self._look()
         return time.monotonic() - max((arrival for _position, arrival in self._positions.values()), default=-math.inf)
+
+    def _diagnose(self) -> tuple[bytes, str, dict[str, str]]:
+        moving = self._run is not None
+        values = {'state': 'moving' if moving else 'waiting for a command', 'last error': self._last_error}
+        if not self.active:
+            return STALE, INACTIVE, {**values, 'state': 'inactive'}
+        missing = self._unknown()
+        for name in self._joints:
+            values[f'{name} [deg]'] = '' if name in missing else f'{math.degrees(self._positions[name][0]):.1f}'
+        if missing:
+            return ERROR, self._why_unknown(missing, self._move_joints.server_is_ready()), values
+        return OK, 'A motion is carried out.' if moving else 'Commands are taken.', values
 
     @staticmethod
     def _completion(future: Future) -> threading.Event:
