@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -20,6 +22,7 @@ from moe_client import suite
 from moe_client.gateway.ports import taken_by
 
 GIGABYTE = 1e9
+DEVICES_S = 20.0  # that looking for devices may take
 LEAST_DISK_GB, LEAST_MEMORY_GB = 3.0, 2.0
 MODELS = ('smollm2-135m-instruct-q8_0.gguf', 'all-minilm-l6-v2-int8.onnx')
 ROS_DISTRIBUTIONS = ('jazzy', 'kilted', 'lyrical', 'rolling')
@@ -35,10 +38,11 @@ class Finding:
     remedy: str = ''
 
 
-def findings() -> Iterator[Finding]:
-    """Look at everything; a check that fails itself is a finding too."""
-    for check in (_python, _ros, _middleware, _suite, _database, _folders, _models, _disk, _memory, _ports, _firewall,
-                  _cuda, _servos, _camera):
+def findings(devices_only: bool = False) -> Iterator[Finding]:
+    """Look at everything, or at the devices; a check that fails itself is a finding too."""
+    everything = (_python, _ros, _middleware, _suite, _database, _folders, _models, _disk, _memory, _ports, _firewall,
+                  _cuda, _devices)
+    for check in (_devices,) if devices_only else everything:
         try:
             yield from check()
         except Exception as error:  # a doctor must not fall ill of what it looks at
@@ -178,23 +182,32 @@ def _cuda() -> Iterator[Finding]:
         yield Finding('CUDA', 'ok', 'usable' if usable else 'no GPU; everything runs on the CPU')
 
 
-def _servos() -> Iterator[Finding]:
-    ports = sorted([*Path('/dev').glob('ttyUSB*'), *Path('/dev').glob('ttyACM*')])
-    if not ports:
-        yield Finding('servo bus', 'note', 'no /dev/ttyUSB* or /dev/ttyACM*',
-                      'Connect the U2D2 and check 12 V; `moe up --simulate` goes without.')
-    yield from _access('servo bus', ports, 'dialout')
+def _devices() -> Iterator[Finding]:
+    """What moe_hardware's check_devices says."""
+    done = subprocess.run([suite.program('moe_hardware', 'check_devices'), '--json'], capture_output=True, text=True,
+                          timeout=DEVICES_S)
+    ours = {pid: process.name for process in suite.processes() for pid in process.family()}
+    yield from of_devices(json.loads(done.stdout), ours)
 
 
-def _camera() -> Iterator[Finding]:
-    devices = sorted(Path('/dev').glob('video*'))
-    if not devices:
-        yield Finding('camera', 'note', 'no /dev/video*', 'Connect it to another USB port; dmesg | tail says more.')
-    yield from _access('camera', devices, 'video')
-
-
-def _access(name: str, devices: list[Path], group: str) -> Iterator[Finding]:
-    for device in devices:
-        allowed = os.access(device, os.R_OK | os.W_OK)
-        yield Finding(name, 'ok' if allowed else 'wrong', str(device), '' if allowed else
-                      f'sudo usermod -a -G {group} $USER, then log in again.')
+def of_devices(found: dict[str, Any], ours: dict[int, str]) -> Iterator[Finding]:
+    """Judge what check_devices printed; a device that one of our own processes (name by pid) has open is in order."""
+    for kind, name, remedy in (('serial', 'serial port', 'Connect the U2D2 and check 12 V; `moe up --simulate` goes '
+                                'without.'),
+                               ('camera', 'camera', 'Connect it to another USB port; dmesg | tail says more.'),
+                               ('i2c', 'I2C bus', '')):
+        devices = [one for one in found['devices'] if one['kind'] == kind]
+        if not devices and remedy:
+            yield Finding(name, 'note', 'none', remedy)
+        for one in devices:
+            user = ours.get(one['holder_pid'], '')
+            parts = (one['stable'] or one['path'], one['description'],
+                     f'USB {one["usb_mbps"]:g} Mbit/s' if one['usb_mbps'] else '', f'used by {user}' if user else '')
+            problem = '' if user else one['problem']
+            yield Finding(name, 'wrong' if problem else 'ok', ', '.join(filter(None, parts)), problem)
+    for name, member in found['groups'].items():
+        if member:
+            yield Finding('group', 'ok', f'you are in {name}')
+        elif os.geteuid():
+            yield Finding('group', 'note', f'you are not in {name}',
+                          f'sudo usermod -aG {name} $USER, then log in again.')

@@ -79,18 +79,25 @@ def processes() -> list[ProcessState]:
     return [ProcessState(**row) for row in state['processes']]
 
 
+def program(package: str, name: str) -> Path:
+    """An executable of a package of the suite; raises MoeError where it is not installed."""
+    try:
+        path = Path(get_package_prefix(package)) / 'lib' / package / name
+    except PackageNotFoundError:
+        path = Path(name)
+    if not path.is_file():
+        raise MoeError(f'{name} is not installed; {package} brings it: run `./moe` at the top of the repository, or '
+                       'source install/setup.bash.')
+    return path
+
+
 def start(*, simulate: bool = True, quiet: bool = False, log_level: str = '',
           detach: bool = False, further: Sequence[str] = ()) -> subprocess.Popen[bytes]:
     """Start the supervisor, with further arguments of its own; with `detach` it outlives this process.
 
     Raises MoeError with its sentence where it refuses its settings.
     """
-    try:
-        prefix = Path(get_package_prefix('moe_bringup'))
-    except PackageNotFoundError:
-        raise MoeError('moe_bringup is not installed; run `./moe` at the top of the repository, or source '
-                       'install/setup.bash.') from None
-    line = [str(prefix / 'lib' / 'moe_bringup' / 'supervisor'),
+    line = [str(program('moe_bringup', 'supervisor')),
             '--simulate' if simulate else '--no-simulate', *further]
     if log_level:
         line += ['--log-level', log_level]

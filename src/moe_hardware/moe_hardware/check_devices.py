@@ -33,6 +33,7 @@ class DeviceState:
         usb_mbps: speed of its USB connection [Mbit/s]; 0 = not on USB or not known.
         latency_ms: how long an FTDI adapter holds answers back [ms]; 0 = not such an adapter.
         problem: why it cannot be used and what to do, '' = it can.
+        holder_pid: process that has it open; 0 = none that this user can see.
     """
 
     kind: str
@@ -42,6 +43,7 @@ class DeviceState:
     usb_mbps: float = 0.0
     latency_ms: int = 0
     problem: str = ''
+    holder_pid: int = 0
 
 
 def serial_ports() -> list[DeviceState]:
@@ -52,12 +54,12 @@ def serial_ports() -> list[DeviceState]:
             continue
         node = Path('/sys/class/tty') / Path(port.device).name / 'device'
         latency = _number(node / 'latency_timer')
-        problem = _problem(port.device)
+        problem, holder = _problem(port.device)
         if not problem and latency > 2:
             problem = (f'Its latency timer is {latency:.0f} ms, so a servo answers that much later; see the udev rule '
                        'in docs/hardware.md.')
         found.append(DeviceState('serial', port.device, _stable(port.device, '/dev/serial/by-id'), port.description,
-                                 _usb_speed(node), int(latency), problem))
+                                 _usb_speed(node), int(latency), problem, holder))
     return found
 
 
@@ -67,19 +69,24 @@ def cameras() -> list[DeviceState]:
     for path in sorted(Path('/dev').glob('video[0-9]*')):
         node = Path('/sys/class/video4linux') / path.name
         name = (node / 'name').read_text().strip() if (node / 'name').exists() else ''
-        if not (problem := _problem(str(path))) and not _captures(path):
+        problem, holder = _problem(str(path))
+        if not problem and not _captures(path):
             continue  # the metadata device of a camera
         speed = _usb_speed(node / 'device')
         if not problem and 0.0 < speed < 480.0:
             problem = f'It is connected at {speed:g} Mbit/s, too little for video; use another port or cable.'
-        found.append(DeviceState('camera', str(path), _stable(str(path), '/dev/v4l/by-id'), name, speed, 0, problem))
+        found.append(DeviceState('camera', str(path), _stable(str(path), '/dev/v4l/by-id'), name, speed, 0, problem,
+                                 holder))
     return found
 
 
 def i2c_buses() -> list[DeviceState]:
     """I2C buses."""
-    return [DeviceState('i2c', str(path), '', '', problem=_problem(str(path)))
-            for path in sorted(Path('/dev').glob('i2c-[0-9]*'))]
+    found = []
+    for path in sorted(Path('/dev').glob('i2c-[0-9]*')):
+        problem, holder = _problem(str(path))
+        found.append(DeviceState('i2c', str(path), '', '', problem=problem, holder_pid=holder))
+    return found
 
 
 def memberships() -> dict[str, bool]:
@@ -94,12 +101,13 @@ def memberships() -> dict[str, bool]:
     return found
 
 
-def _problem(path: str) -> str:
+def _problem(path: str) -> tuple[str, int]:
+    """Return why a device cannot be used, and the process that has it open."""
     if found := device_access.holder(path):
-        return f'Process {found[0]} ({found[1]}) has it open.'
+        return f'Process {found[0]} ({found[1]}) has it open.', found[0]
     if os.access(path, os.R_OK | os.W_OK):
-        return ''
-    return device_access.explain(path, PermissionError(13, 'Permission denied'), '')
+        return '', 0
+    return device_access.explain(path, PermissionError(13, 'Permission denied'), ''), 0
 
 
 def _captures(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -20,10 +21,21 @@ from moe_client.report import write_report
 STYLES = {'ok': 'green', 'note': 'yellow', 'wrong': 'bold red'}
 
 
-def check(json: Json = False) -> None:
+class Area(StrEnum):
+    """What can be looked at."""
+
+    ALL = 'all'
+    DEVICES = 'devices'
+
+
+def check(
+    what: Annotated[Area, typer.Argument(
+        help='devices: serial ports, cameras and I2C buses, USB speed, and the groups that may use them.')] = Area.ALL,
+    json: Json = False,
+) -> None:
     """Look at this machine and say, line by line, what is right or what to do; exit code 1 where something is wrong."""
     found = []
-    for row in findings():
+    for row in findings(devices_only=what == Area.DEVICES):
         found.append(row)
         if not json:
             if console.is_terminal:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Annotated
 
 import typer
-from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
 from moe_client.cli.connection import connect
 from moe_client.cli.output import Json, done, follow, rows, values
-from moe_client.errors import Unavailable
+from moe_client.suite import program
 
 PASS_ON = {'allow_extra_args': True, 'ignore_unknown_options': True, 'help_option_names': []}
 
@@ -89,14 +87,8 @@ def calibrate_imu(
         values(follow(client.robot.calibrate_imu(samples, warmup), json), json)
 
 
-def _become(program: str, arguments: list[str]) -> None:
-    try:
-        path = Path(get_package_prefix('moe_hardware')) / 'lib' / 'moe_hardware' / program
-    except PackageNotFoundError:
-        path = Path(program)
-    if not path.is_file():
-        raise Unavailable(f'{program} is not installed; moe_hardware brings it: run `./moe` at the top of the '
-                          'repository.')
+def _become(name: str, arguments: list[str]) -> None:
+    path = program('moe_hardware', name)
     os.execv(path, [str(path), *arguments])
 
 
