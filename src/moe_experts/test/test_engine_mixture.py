@@ -6,6 +6,7 @@ import pytest
 from engines_under_test import PROMPTS, SCHEMA, SYSTEM, answers, mixed, request
 
 from moe_experts.engines.engine import EngineError, Sampling
+from moe_experts.engines.mixture import SHARE
 
 
 def test_a_mixture_of_one_is_that_expert(engine, adapter):
@@ -27,7 +28,7 @@ def test_a_mixture_draws_from_the_weighted_distribution(engine, adapter):
     assert [value for _token, value, _text in result.probs[0]] == pytest.approx([expected[one] for one in best],
                                                                                abs=2e-3)
     token = result.tokens[0]
-    posterior = 0.7 * parts[adapter][token] / expected[token]
+    posterior = (1.0 - SHARE) * 0.7 * parts[adapter][token] / expected[token] + SHARE * 0.7
     assert result.weights == pytest.approx((1 - posterior, posterior), abs=5e-3)
     assert sum(result.weights) == pytest.approx(1.0)
 
