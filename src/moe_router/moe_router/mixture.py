@@ -21,7 +21,7 @@ class Part:
     likelihood: float = math.nan
 
 
-def members(decision: Decision, count: int, available: Set[str], least: float = 0.01) -> list[tuple[str, float]]:
+def members(decision: Decision, count: int, available: Set[str], least: float = 0.003) -> list[tuple[str, float]]:
     """The experts to ask with weights that sum to 1, best first.
 
     One that was named, chosen by a rule or is the fallback answers alone, and so does whoever nobody comes close to.
