@@ -91,13 +91,19 @@ def dense_adapter(count: int) -> Path:
     return write_adapter(model, path, 'all domains')
 
 
-def routed() -> dict[str, float]:
-    """Share of the held-out prompts of every domain that go to its expert."""
+def fitted_router() -> Router:
+    """A router that has learned the training prompts of every domain."""
     router = Router(Encoder(models_folder()))
     samples = [(name, row.intent, row.prompt) for name in CATALOGUE for row in rows(name, 'train')]
     with tempfile.TemporaryDirectory() as folder:
         router.head = fit_in_worker(samples, '', Path(folder), Path(folder) / 'none', FALLBACK, 0.0,
                                     lambda _phase, _share: None, lambda: False).head
+    return router
+
+
+def routed() -> dict[str, float]:
+    """Share of the held-out prompts of every domain that go to its expert."""
+    router = fitted_router()
     return {name: sum(router.route(row.prompt, set(EXPERTS), Limits(FALLBACK)).decision.choice == name
                       for row in rows(name, 'heldout')) / len(rows(name, 'heldout')) for name in CATALOGUE}
 
