@@ -25,6 +25,14 @@ def fresh(home, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def heard():
+    """Children that hear SIGINT: a shell has what it runs in the background ignore it, and that is handed down."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def torque(folder):
     """Last torque written to each servo."""
     path = folder / 'run' / 'servos.journal.jsonl'
@@ -33,7 +41,7 @@ def torque(folder):
 
 
 @pytest.mark.parametrize('verb', [['up'], ['demo']], ids=['up', 'demo'])
-def test_ctrl_c_leaves_nothing(fresh, verb):
+def test_ctrl_c_leaves_nothing(fresh, heard, verb):
     process = subprocess.Popen([sys.executable, '-m', 'moe_client', *verb], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, text=True)
     try:
@@ -48,7 +56,7 @@ def test_ctrl_c_leaves_nothing(fresh, verb):
         process.kill()
         process.wait()
     assert 'Traceback' not in output
-    assert process.returncode == (130 if verb == ['demo'] else 0)
+    assert process.returncode == (130 if verb == ['demo'] else 0), output
     wait_for(lambda: not alive(pids))
     assert torque(fresh) == {1: 0, 2: 0}
     assert not (fresh / 'run' / 'servos').is_symlink() and not (fresh / 'run' / 'supervisor.json').exists()
