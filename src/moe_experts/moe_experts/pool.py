@@ -223,6 +223,10 @@ class Pool:
         if seconds == 0.0:
             self.expire()
 
+    def retire(self, loaded: Loaded) -> None:
+        """Let it go once it is idle."""
+        loaded.expires = 0.0
+
     def scale(self, scales: dict[str, float]) -> None:
         """Apply loaded experts' adapters with other scales until they are unloaded; all or, with an error, none.
 

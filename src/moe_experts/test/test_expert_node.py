@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from action_msgs.msg import GoalStatus
@@ -245,6 +247,35 @@ def test_a_new_champion_answers_next(graph, node, home):
     wait_for(lambda: ask(graph, expert='left').result().expert_version == 1, what='version 1')
     status(graph, lambda message: [one.version for one in message.experts if one.expert == 'left'] == [1])
     assert ask(graph, expert='left', sampling_config=greedy()).result().cached is False
+
+
+def test_whoever_asks_while_a_champion_moves_leaves_no_old_version_behind(graph, node):
+    over = threading.Event()
+
+    def keep_asking():
+        while not over.is_set():
+            assert ask(graph, expert='left').result().error_code == 0
+
+    with ThreadPoolExecutor(8) as callers:
+        asking = [callers.submit(keep_asking) for _ in range(8)]
+        try:
+            for version in (2, 1) * 4:
+                graph.call(SetAlias, 'registry/set_alias', expert='left', alias='champion', version=version)
+                status(graph, lambda message, version=version: [
+                    one.version for one in message.experts if one.expert == 'left'] == [version])
+        finally:
+            over.set()
+        for one in asking:
+            one.result()
+
+
+def test_a_pinned_expert_stays_pinned_with_a_new_champion(graph, node):
+    assert graph.call(LoadExpert, 'experts/load_expert', expert='left', pin=True).status.pinned
+    for version in (2, 1):
+        graph.call(SetAlias, 'registry/set_alias', expert='left', alias='champion', version=version)
+        status(graph, lambda message, version=version: [
+            (one.version, one.pinned) for one in message.experts if one.expert == 'left'] == [(version, True)])
+    graph.call(UnloadExpert, 'experts/unload_expert', expert='left')
 
 
 def test_tokens_scores_embeddings_and_ranks(graph, node):

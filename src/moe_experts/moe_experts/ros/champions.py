@@ -31,12 +31,16 @@ class Champions:
 
     Args:
         node: that subscribes and asks.
-        replaced: called with an expert's name, its old version's number and its new version, in a thread of its own,
-            before the new one is served; raises EngineError where it cannot be.
+        holds: whether any version of an expert is loaded.
+        load: called with the new champion of an expert before it is served; raises EngineError where it cannot be.
+        drop: called with it when it is served and the others may go.
+
+    The last two are called in a thread of their own.
     """
 
-    def __init__(self, node: Node, replaced: Callable[[str, int, Version], None]) -> None:
-        self._replaced = replaced
+    def __init__(self, node: Node, holds: Callable[[str], bool], load: Callable[[Version], None],
+                 drop: Callable[[Version], None]) -> None:
+        self._holds, self._load, self._drop = holds, load, drop
         self._logger = node.get_logger()
         self._lock = threading.Lock()
         self._known: dict[str, Version] = {}
@@ -53,28 +57,32 @@ class Champions:
         """A changed expert is looked up again; a moved champion once the new one is loaded."""
         if not event.expert:
             return
+        held = self._holds(event.expert)
         with self._lock:
             self._changes += 1
-            if event.alias != 'champion' or event.expert not in self._known:
+            moved = event.alias == 'champion' and (held or event.expert in self._known)
+            if not moved:
                 self._known.pop(event.expert, None)
-                return
-        self._events.put(event)
+        if moved:
+            self._events.put(event)
 
     def _follow(self) -> None:
         """Replace one champion after the other; until then the old one answers."""
         while (event := self._events.get()) is not None:
             with self._lock:
-                known = self._known.get(event.expert)
-            if known is None:
-                continue
+                changes = self._changes
             try:
                 version = self._ask(event.expert, 0)
-                self._replaced(event.expert, known[0].number, version)
+                self._load(version)
             except EngineError as error:
-                self._logger.error(f'{event.expert} stays at version {known[0].number}: {error}')
+                self._logger.error(f'{event.expert} stays at the version before: {error}')
                 continue
             with self._lock:
-                self._known[event.expert] = version
+                if changes == self._changes:
+                    self._known[event.expert] = version
+                else:  # what was asked may be old by now
+                    self._known.pop(event.expert, None)
+            self._drop(version)
 
     def close(self) -> None:
         """Stop following."""

@@ -51,7 +51,7 @@ class ExpertNode(Node):  # type: ignore[misc]
         self._stopped = threading.Event()
         self._status: Status | None = None
         prefix, goals = self.get_name(), ReentrantCallbackGroup()
-        self._champions = Champions(self, self._replace)
+        self._champions = Champions(self, self._holds, self._load_champion, self._drop_others)
         keep_alive = value(self, 'experts.keep_alive')
         self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
         self._answers = Answers(self, prefix, self._pool, self._cache, self._loaded,
@@ -101,7 +101,17 @@ class ExpertNode(Node):  # type: ignore[misc]
         version, expert = self._champions.find(name, number)
         if expert.status == Expert.DISABLED:
             raise EngineError(f'Expert {expert.name} is disabled.', 1001)
-        return self._pool.get(expert.name, version.number, self._weights(version)), expert
+        loaded = self._pool.get(expert.name, version.number, self._weights(version))
+        if not number and self._is_superseded(loaded):
+            self._pool.retire(loaded)
+        return loaded, expert
+
+    def _is_superseded(self, loaded: Loaded) -> bool:
+        """Whether another version became champion while this one was found and loaded."""
+        try:
+            return self._champions.find(loaded.expert)[0].number != loaded.version
+        except EngineError:  # the registry is away: what was found is what there is
+            return False
 
     def _weights(self, version: ExpertVersion) -> Weights:
         """The files of a version; bases with one digest are one base, loaded once."""
@@ -116,13 +126,24 @@ class ExpertNode(Node):  # type: ignore[misc]
             return Weights(base, digest)
         return Weights(base, digest, Path(version.artifact_path), version.sha256, version.lora_scale)
 
-    def _replace(self, name: str, _old: int, new: Version) -> None:
-        """Load a new champion before the old one goes; running answers finish on what they began with."""
+    def _holds(self, name: str) -> bool:
+        return any(one.expert == name for one in self._pool.loaded())
+
+    def _load_champion(self, new: Version) -> None:
         version, expert = new
-        if any(one.expert == name for one in self._pool.loaded()):
-            self._pool.give_back(self._pool.get(name, version.number, self._weights(version)))
-        self._pool.unload(name, keep_version=version.number)
-        self._cache.forget(name, keep_version=version.number)
+        older = [one for one in self._pool.loaded() if one.expert == expert.name]
+        if not older:
+            return
+        loaded = self._pool.get(expert.name, version.number, self._weights(version))
+        if any(one.pinned for one in older):
+            self._pool.keep(loaded, FOREVER)
+        self._pool.give_back(loaded)
+
+    def _drop_others(self, new: Version) -> None:
+        """Let older versions go; running answers finish on what they began with."""
+        version, expert = new
+        self._pool.unload(expert.name, keep_version=version.number)
+        self._cache.forget(expert.name, keep_version=version.number)
         self.get_logger().info(f'{expert.name} is served by version {version.number} now.')
 
     def _loaded_or_fallback(self, name: str) -> tuple[Loaded, Expert]:
