@@ -84,6 +84,15 @@ def ask(graph, prompt, **fields):
     return graph.ask(GenerateResponse, 'generate_response', prompt=prompt, **fields)
 
 
+def streamed(graph, prompt):
+    """The result of an answer that was streamed whole: rclpy drops feedback that the result overtakes."""
+    def attempt():
+        answer = ask(graph, prompt)
+        result = answer.result()
+        return result if result.error_code or answer.text == result.response.text else None
+    return wait_for(attempt, 60.0, 'a stream of the whole answer')
+
+
 def stats(graph):
     found = graph.call(GetRouterStats, 'router/stats')
     return found, json.loads(found.report)
@@ -91,10 +100,8 @@ def stats(graph):
 
 @pytest.mark.parametrize('expert', QUESTIONS)
 def test_each_question_is_answered_by_its_expert(moe, expert):
-    answer = ask(moe, QUESTIONS[expert])
-    result = answer.result()
+    result = streamed(moe, QUESTIONS[expert])
     assert (result.error_code, result.expert, result.route.abstained) == (0, expert, expert == 'general')
-    assert answer.text == result.response.text
     assert result.finish_reason == 'stop' and result.expert_version == 1
 
 
@@ -163,10 +170,9 @@ def test_several_experts_are_joined_or_the_best_of_them_answers(moe, setting):
     first, second = result.response.text.split('\n\n')
     assert first.startswith(f'{result.route.ranked[0]}: ') and second.startswith(f'{result.route.ranked[1]}: ')
     setting({}, mixture='best')
-    answer = ask(moe, prompt)
-    result = answer.result()
+    result = streamed(moe, prompt)
     assert result.expert in result.route.ranked[:2]
-    assert answer.text == result.response.text and '\n\n' not in answer.text
+    assert result.error_code == 0 and '\n\n' not in result.response.text
 
 
 def test_a_new_note_is_read_and_named_as_a_source(moe):
