@@ -1,16 +1,17 @@
 """What is a mixture worth? Perplexity of right answers to questions of two domains, and of one.
 
-    ./moe python benchmarks/mixture.py
+    ./moe python benchmarks/mixture.py [--no-dense]
 
 Two held-out questions of different domains make one prompt, their answers one text; a part of the questions is asked
 alone, too. Compared on the answers: every expert alone, the expert that fits each text best (known only afterwards),
 the experts mixed at the logits with the router's probabilities as weights, the same by Bayes' rule alone (as published:
 no weight goes back to the prior), and one adapter trained on all domains together with as many steps as all experts
-had, in $MOE_HOME/benchmarks (made once, in a quarter of an hour).
+had, in $MOE_HOME/benchmarks (made once; an hour on two cores without AVX-512, so --no-dense leaves it out).
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import math
 import os
@@ -59,10 +60,10 @@ def texts(router: Router) -> dict[str, list[Text]]:
             'one domain': [text(name) for name in EXPERTS for _ in range(SINGLES)]}
 
 
-def likelihoods(engine: Engine, text: Text) -> dict[str, NDArray[np.float64]]:
+def likelihoods(engine: Engine, models: tuple[str, ...], text: Text) -> dict[str, NDArray[np.float64]]:
     """Log-likelihood [nats] of every token of the answer by every model, each with its own system prompt."""
     found = {}
-    for name in (*EXPERTS, FALLBACK, DENSE):
+    for name in models:
         system = CATALOGUE[name if name in EXPERTS else FALLBACK]['system_prompt']
         adapter = '' if name == FALLBACK else name
         found[name] = np.array(engine.score((('system', system), ('user', text.prompt)), [text.answer], adapter)[0])
@@ -81,23 +82,23 @@ def perplexity(logs: list[float], tokens: int) -> float:
     return math.exp(-sum(logs) / tokens)
 
 
-def compare(kind: str, chosen: list[Text], engine: Engine) -> tuple[list[Figure], dict[str, float]]:
+def compare(kind: str, chosen: list[Text], engine: Engine, models: tuple[str, ...]
+            ) -> tuple[list[Figure], dict[str, float]]:
     """Perplexity of one kind of texts by everyone, the mixture first."""
-    scored = [likelihoods(engine, text) for text in chosen]
+    scored = [likelihoods(engine, models, text) for text in chosen]
     tokens = sum(len(alone[FALLBACK]) for alone in scored)
-    found = {name: perplexity([float(alone[name].sum()) for alone in scored], tokens)
-             for name in (*EXPERTS, FALLBACK, DENSE)}
+    found = {name: perplexity([float(alone[name].sum()) for alone in scored], tokens) for name in models}
     best = min(EXPERTS, key=lambda name: found[name])
     after = perplexity([max(float(alone[name].sum()) for name in EXPERTS) for alone in scored], tokens)
     bayes = perplexity([mixed(*one, 0.0) for one in zip(chosen, scored, strict=True)], tokens)
     mixture = perplexity([mixed(*one, SHARE) for one in zip(chosen, scored, strict=True)], tokens)
-    limit = min(found[best], found[DENSE])
+    limit = min(found[best], found.get(DENSE, math.inf))
     figures = [
         Figure(f'{kind}: the mixture', mixture, 'ppl', f'< {limit:.3g}', mixture < limit),
         Figure("  by Bayes' rule alone", bayes, 'ppl'),
         Figure(f'  the best expert alone ({best})', found[best], 'ppl'),
         Figure('  for each text the expert that fits it best', after, 'ppl'),
-        Figure(f'  {DENSE} in one adapter', found[DENSE], 'ppl'),
+        *([Figure(f'  {DENSE} in one adapter', found[DENSE], 'ppl')] if DENSE in found else []),
         Figure('  the bare base', found[FALLBACK], 'ppl'),
         Figure('  experts in a mixture', sum(len(text.weights) for text in chosen) / len(chosen), '')]
     return figures, {**found, 'mixture': mixture, 'bayes': bayes, 'tokens': tokens}
@@ -105,14 +106,19 @@ def compare(kind: str, chosen: list[Text], engine: Engine) -> tuple[list[Figure]
 
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--no-dense', action='store_true', help='do not train one adapter on all domains')
+    dense = not parser.parse_args().no_dense
     chosen = texts(fitted_router())
     engine = open_engine(served_base(), EngineSettings(threads=os.cpu_count() or 1))
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
-    engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS))), 1.0)
+    if dense:
+        engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS))), 1.0)
+    models = (*EXPERTS, FALLBACK, *([DENSE] if dense else []))
     figures, detail = [], {}
     for kind, some in chosen.items():
-        rows_of_kind, detail[kind] = compare(kind, some, engine)
+        rows_of_kind, detail[kind] = compare(kind, some, engine, models)
         figures += rows_of_kind
     report('mixture', figures, {'share': SHARE, 'perplexity': detail})
 
