@@ -223,10 +223,6 @@ class Pool:
         if seconds == 0.0:
             self.expire()
 
-    def retire(self, loaded: Loaded) -> None:
-        """Let it go once it is idle."""
-        loaded.expires = 0.0
-
     def scale(self, scales: dict[str, float]) -> None:
         """Apply loaded experts' adapters with other scales until they are unloaded; all or, with an error, none.
 
@@ -283,13 +279,13 @@ class Pool:
         """Forget the prefixes of an expert, or of all (''); returns how many."""
         if not expert:
             return sum(worker.call('clear_cache') for worker in self.workers())
-        return sum(one.worker.call('clear_cache', adapter=one.adapter) for one in self.loaded()
-                   if one.expert == expert and one.ready.done())
+        return sum(one.worker.call('clear_cache', adapter=one.adapter) for one in self.loaded(expert)
+                   if one.ready.done())
 
-    def loaded(self) -> list[Loaded]:
-        """What is loaded or being loaded now."""
+    def loaded(self, expert: str = '') -> list[Loaded]:
+        """What is loaded or being loaded now, of one expert or of all ('')."""
         with self._lock:
-            return list(self._loaded.values())
+            return [one for one in self._loaded.values() if expert in ('', one.expert)]
 
     def workers(self) -> list[Worker]:
         """The worker processes that are up."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from typing import Any
 
 import rclpy
@@ -14,12 +14,12 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 
 from moe_experts.engines.engine import EngineError
+from moe_experts.ros.action_client import SERVICE_QOS
 from moe_interfaces.msg import Expert, ExpertVersion, RegistryEvent
 from moe_interfaces.srv import GetVersion
 
 EVENTS_QOS = QoSProfile(depth=1000, reliability=ReliabilityPolicy.RELIABLE,
                         durability=DurabilityPolicy.TRANSIENT_LOCAL)
-SERVICE_QOS = QoSProfile(depth=100)  # rcl's default of 10 loses calls that arrive together
 TIMEOUT_S = 5.0
 ANSWER_S = 1.0  # then it is asked anew: the answer of a server that has just discovered the asker may be lost
 RETRY_S = 0.2
@@ -31,16 +31,16 @@ class Champions:
 
     Args:
         node: that subscribes and asks.
-        holds: whether any version of an expert is loaded.
+        loaded: which versions of an expert are.
         load: called with the new champion of an expert before it is served; raises EngineError where it cannot be.
         drop: called with it when it is served and the others may go.
 
     The last two are called in a thread of their own.
     """
 
-    def __init__(self, node: Node, holds: Callable[[str], bool], load: Callable[[Version], None],
+    def __init__(self, node: Node, loaded: Callable[[str], Sized], load: Callable[[Version], None],
                  drop: Callable[[Version], None]) -> None:
-        self._holds, self._load, self._drop = holds, load, drop
+        self._loaded, self._load, self._drop = loaded, load, drop
         self._logger = node.get_logger()
         self._lock = threading.Lock()
         self._known: dict[str, Version] = {}
@@ -57,10 +57,10 @@ class Champions:
         """A changed expert is looked up again; a moved champion once the new one is loaded."""
         if not event.expert:
             return
-        held = self._holds(event.expert)
+        loaded = bool(self._loaded(event.expert))
         with self._lock:
             self._changes += 1
-            moved = event.alias == 'champion' and (held or event.expert in self._known)
+            moved = event.alias == 'champion' and (loaded or event.expert in self._known)
             if not moved:
                 self._known.pop(event.expert, None)
         if moved:

@@ -17,9 +17,10 @@ from rclpy.node import Node
 from moe_experts.engines.engine import EngineError
 from moe_experts.pool import FOREVER, Loaded, Pool
 from moe_experts.response_cache import ResponseCache
+from moe_experts.ros.action_client import SERVICE_QOS
 from moe_experts.ros.answers import Answers
 from moe_experts.ros.benchmark import Benchmark
-from moe_experts.ros.champions import SERVICE_QOS, Champions, Version
+from moe_experts.ros.champions import Champions, Version
 from moe_experts.ros.model_services import ModelServices, answering
 from moe_experts.ros.parameters import declare, engine_settings, limits, value
 from moe_experts.ros.quick_endpoints import QuickEndpoints
@@ -51,7 +52,7 @@ class ExpertNode(Node):  # type: ignore[misc]
         self._stopped = threading.Event()
         self._status: Status | None = None
         prefix, goals = self.get_name(), ReentrantCallbackGroup()
-        self._champions = Champions(self, self._holds, self._load_champion, self._drop_others)
+        self._champions = Champions(self, self._pool.loaded, self._load_champion, self._drop_others)
         keep_alive = value(self, 'experts.keep_alive')
         self._actions = QuickEndpoints(self, 'actions', MOST_GOALS)
         self._answers = Answers(self, prefix, self._pool, self._cache, self._loaded,
@@ -103,7 +104,7 @@ class ExpertNode(Node):  # type: ignore[misc]
             raise EngineError(f'Expert {expert.name} is disabled.', 1001)
         loaded = self._pool.get(expert.name, version.number, self._weights(version))
         if not number and self._is_superseded(loaded):
-            self._pool.retire(loaded)
+            self._pool.keep(loaded, 0.0)
         return loaded, expert
 
     def _is_superseded(self, loaded: Loaded) -> bool:
@@ -126,12 +127,9 @@ class ExpertNode(Node):  # type: ignore[misc]
             return Weights(base, digest)
         return Weights(base, digest, Path(version.artifact_path), version.sha256, version.lora_scale)
 
-    def _holds(self, name: str) -> bool:
-        return any(one.expert == name for one in self._pool.loaded())
-
     def _load_champion(self, new: Version) -> None:
         version, expert = new
-        older = [one for one in self._pool.loaded() if one.expert == expert.name]
+        older = self._pool.loaded(expert.name)
         if not older:
             return
         loaded = self._pool.get(expert.name, version.number, self._weights(version))

@@ -13,7 +13,8 @@ from moe_experts.embedding import normalise
 from moe_experts.engines.engine import EngineError
 from moe_experts.pool import Loaded, Pool
 from moe_experts.response_cache import ResponseCache
-from moe_experts.ros.champions import SERVICE_QOS, Champions
+from moe_experts.ros.action_client import SERVICE_QOS
+from moe_experts.ros.champions import Champions
 from moe_interfaces.msg import Expert
 from moe_interfaces.srv import (
     ClearCache,

@@ -24,8 +24,9 @@ from moe_experts.registry.registry import Registry
 from moe_experts.registry.spool import Spool
 from moe_experts.ros import registry_conversions as convert
 from moe_experts.ros import registry_experts, registry_operations, registry_routes
+from moe_experts.ros.action_client import SERVICE_QOS
 from moe_experts.ros.diagnostics import diagnose
-from moe_experts.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
+from moe_experts.ros.quick_endpoints import QuickEndpoints
 from moe_experts.ros.registry_access import Access, answer
 from moe_experts.ros.spinning import spin
 from moe_interfaces.msg import RegistryEvent
