@@ -20,10 +20,11 @@ from moe_hardware.dynamixel.joints import Joint, configure
 from moe_hardware.dynamixel.trajectory import PointToPoint
 from moe_hardware.errors import HardwareFault, InvalidCommand, MotionCancelled, MotionError, error_of
 from moe_hardware.motion import Command, Move, Range, Step, Stop, parse, plan, typed
+from moe_hardware.ros.action_client import SERVICE_QOS
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, Diagnostics
 from moe_hardware.ros.latest_message import LatestMessage
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
-from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
+from moe_hardware.ros.quick_endpoints import QuickEndpoints
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import ExecuteMotion, MoveJoints
 

@@ -27,11 +27,12 @@ from moe_hardware.dynamixel.servo import ServoReport
 from moe_hardware.dynamixel.settings import Settings
 from moe_hardware.dynamixel.vitals import VitalLimits
 from moe_hardware.errors import MotionCancelled, MotionError
+from moe_hardware.ros.action_client import SERVICE_QOS
 from moe_hardware.ros.diagnostics import ERROR, OK, STALE, WARN, Diagnostics
 from moe_hardware.ros.follow_joint_trajectory import FollowJointTrajectory, TrajectoryServer
 from moe_hardware.ros.managed_node import INACTIVE, ManagedNode
 from moe_hardware.ros.publishing import sensor_publisher, until_shutdown
-from moe_hardware.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
+from moe_hardware.ros.quick_endpoints import QuickEndpoints
 from moe_hardware.ros.spinning import spin
 from moe_interfaces.action import MoveJoints
 from moe_interfaces.msg import ServoInfo, ServoState, ServoStates

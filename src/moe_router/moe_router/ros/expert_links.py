@@ -14,9 +14,9 @@ from moe_interfaces.action import GenerateChatCompletions, GenerateResponse
 from moe_interfaces.msg import ExpertStatus, ServingStatus
 from moe_interfaces.srv import Score
 from moe_router.replicas import Replicas, Report
-from moe_router.ros.action_client import MeetingActionClient
+from moe_router.ros.action_client import SERVICE_QOS, MeetingActionClient
 from moe_router.ros.calls import ask
-from moe_router.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
+from moe_router.ros.quick_endpoints import QuickEndpoints
 
 STALE_S = 5.0  # an expert node reports once a second
 ACTIONS = {'generate_response': GenerateResponse, 'generate_chat_completions': GenerateChatCompletions}

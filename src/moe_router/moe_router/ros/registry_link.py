@@ -27,8 +27,8 @@ from moe_interfaces.srv import (
     RegisterRouterVersion,
 )
 from moe_router.notes import Note
+from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.calls import EVENTS_QOS, ask
-from moe_router.ros.quick_endpoints import SERVICE_QOS
 from moe_router.sessions import Trial
 from moe_router.table import Row, Table
 

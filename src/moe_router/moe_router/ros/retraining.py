@@ -18,7 +18,7 @@ from rclpy.node import Node
 from moe_interfaces.action import RetrainRouter
 from moe_interfaces.msg import ErrorCode, RouterVersion
 from moe_router.classifier import Head
-from moe_router.ros.quick_endpoints import SERVICE_QOS
+from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.router import Router
 from moe_router.worker import FitError, Fitted, fit_in_worker

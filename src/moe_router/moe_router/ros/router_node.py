@@ -18,11 +18,12 @@ from moe_interfaces.action import ExecuteMotion, GenerateChatCompletions, Genera
 from moe_interfaces.srv import CorrectRoute, ExplainRoute, GetRouterStats, Infer, RoutePrompt
 from moe_router.encoder import Encoder
 from moe_router.notes import NoteIndex
+from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.answering import MOST_AT_ONCE, Answering
 from moe_router.ros.diagnostics import diagnose
 from moe_router.ros.expert_links import ACTIONS, ExpertLinks
 from moe_router.ros.parameters import declare, refusal
-from moe_router.ros.quick_endpoints import SERVICE_QOS, QuickEndpoints
+from moe_router.ros.quick_endpoints import QuickEndpoints
 from moe_router.ros.recording import Recording
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.ros.retraining import Retraining
