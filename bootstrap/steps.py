@@ -23,6 +23,7 @@ from progress import Progress
 CONTAINER_PYTHON = '/opt/python/cp311-cp311'
 DEFAULT_DISTRO = 'kilted'
 ENVIRONMENT = 'Python environment'  # the first step
+MODELS = ('smollm2-135m-instruct-q8_0.gguf', 'all-minilm-l6-v2-int8.onnx')  # that nothing can be asked without
 
 
 def package_of(requirement: str) -> str:
@@ -39,11 +40,12 @@ def replaced(requirements: str, others: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """A step: what a person reads, what it depends on, what it does."""
+    """A step: what a person reads, what it depends on, what it does, whether what it made is still there."""
 
     name: str
     inputs: Callable[[], str]
     action: Callable[[], None]
+    made: Callable[[], bool] = lambda: True
 
 
 class Setup:
@@ -82,10 +84,11 @@ class Setup:
         for number, step in enumerate(todo, 1):
             self._progress = Progress(f'[{number}/{len(todo)}] {step.name}')
             self._scratch.mkdir(parents=True, exist_ok=True)
+            digest = self._digest(step)  # before: a file saved meanwhile may not be in what the step makes
             step.action()
             self._stamps.mkdir(parents=True, exist_ok=True)
             path = self._stamps / self._slug(step)
-            path.with_suffix('.tmp').write_text(self._digest(step))
+            path.with_suffix('.tmp').write_text(digest)
             path.with_suffix('.tmp').replace(path)
             self._record(step.name, self._progress.done())
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -93,7 +96,7 @@ class Setup:
 
     def todo(self, testing: bool) -> list[Step]:
         """The steps whose inputs changed since they were done."""
-        return [step for step in self._steps(testing) if self._stamp(step) != self._digest(step)]
+        return [step for step in self._steps(testing) if self._stamp(step) != self._digest(step) or not step.made()]
 
     def _record(self, name: str, seconds: float) -> None:
         """Keep how long each step took when it was last done."""
@@ -158,7 +161,8 @@ class Setup:
             Step('Packages', self._package_inputs, self._build_packages),
             # the longest step (about ten minutes on two cores) comes when all that may fail early has passed
             Step('llama.cpp', lambda: self.device + self._pins('llama'), self._install_llama),
-            Step('Models', self._model_inputs, self._prepare_models)]
+            Step('Models', lambda: str(self.home) + self._pins('ml', 'llama'), self._prepare_models,
+                 lambda: all((self.home / 'models' / name).is_file() for name in MODELS))]
         return [step for step in steps if testing or step.name != 'Test tools']
 
     def _file(self, name: str) -> str:
@@ -179,11 +183,6 @@ class Setup:
                     for path in sorted(self.root.glob(f'src/*/{pattern}'))]
         return ''.join(path.read_text() for path in metadata) + ''.join(
             self._tree(folder, contents=False) for folder in ('launch', 'config', 'data'))
-
-    def _model_inputs(self) -> str:
-        models = self.home / 'models'
-        names = sorted(path.name for path in models.iterdir()) if models.is_dir() else []
-        return f'{models}{names}{self._pins("ml", "llama")}'
 
     def _make_venv(self) -> None:
         line = [sys.executable, '-m', 'venv', str(self.venv)]

@@ -130,6 +130,36 @@ def test_another_python_or_ros_starts_from_an_empty_environment(clone, monkeypat
     assert begun == [(steps.ENVIRONMENT, False)]
 
 
+def test_a_file_saved_while_its_step_runs_asks_for_the_step_again(clone, monkeypatch):
+    source = clone / 'made_of'
+    source.write_text('first')
+    setup = Setup(clone, 'cpu')
+    made = []
+
+    def make():
+        made.append(source.read_text())
+        if len(made) == 1:
+            source.write_text('second')
+    monkeypatch.setattr(steps, 'check_machine', lambda _root: None)
+    monkeypatch.setattr(Setup, '_steps', lambda _self, _testing: [steps.Step('Some step', source.read_text, make)])
+    for _ in range(3):
+        setup.run(testing=False)
+    assert made == ['first', 'second'] and setup.todo(testing=False) == []
+
+
+def test_models_that_went_missing_are_made_again(clone, monkeypatch):
+    setup = Setup(clone, 'cpu')
+    monkeypatch.setattr(setup, 'home', clone / 'home')
+    step, = (one for one in setup.todo(testing=False) if one.name == 'Models')
+    setup._stamps.mkdir(parents=True)
+    (setup._stamps / setup._slug(step)).write_text(setup._digest(step))
+    assert 'Models' in [one.name for one in setup.todo(testing=False)]
+    (setup.home / 'models').mkdir(parents=True)
+    for name in steps.MODELS:
+        (setup.home / 'models' / name).touch()
+    assert 'Models' not in [one.name for one in setup.todo(testing=False)]
+
+
 def test_an_installed_ros_keeps_the_numpy_it_was_built_against():
     lines = replaced('# c\ntorch==2.13.0\nnumpy==2.4.6\nopencv-python-headless==5.0\n', '# why\nnumpy<2\n').splitlines()
     assert lines == ['# c', 'torch==2.13.0', 'numpy<2', 'opencv-python-headless==5.0']
