@@ -184,10 +184,16 @@ class Notes:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def add(self, expert: str, source: str, texts: list[str], replace: bool = False) -> int:
-        """Give an expert something to read; returns how many notes are new."""
+    def add(self, expert: str, source: str, texts: Sequence[str] | Mapping[str, Sequence[str]],
+            replace: bool = False) -> int:
+        """Give an expert something to read: texts, or by text the questions that ask for it.
+
+        Returns how many notes are new.
+        """
+        asked = texts if isinstance(texts, Mapping) else {text: () for text in texts}
         return int(self._transport.call('notes.add', {
-            'notes': [{'expert': expert, 'source': source, 'text': text} for text in texts],
+            'notes': [{'expert': expert, 'source': source, 'text': text, 'questions': list(questions)}
+                      for text, questions in asked.items()],
             'replace': replace, 'actor': ACTOR})['added'])
 
     def list(self, expert: str = '') -> list[Values]:

@@ -301,6 +301,21 @@ def test_notes_are_added_listed_and_removed(call):
     call(AddNotes, 1000, notes=[Note(expert='nobody', text='x')])
 
 
+def test_a_note_keeps_the_questions_that_it_was_given_last(call):
+    call(CreateExpert, expert=Expert(name='asked', domain='notes'))
+
+    def given(*questions, text='nine bars'):
+        return call(AddNotes, notes=[Note(expert='asked', text=text, questions=questions)] * 2).added
+
+    def kept():
+        return [list(note.questions) for note in call(ListNotes, expert='asked').notes]
+    assert (given('which pressure'), kept()) == (1, [['which pressure']])
+    assert (given('which pressure', 'how many bars'), kept()) == (0, [['which pressure', 'how many bars']])
+    assert (given(), kept()) == (0, [['which pressure', 'how many bars']])
+    call(AddNotes, 3004, notes=[Note(expert='asked', text='x', questions=[' '])])
+    assert (given(text='no question'), kept()[-1]) == (1, [])
+
+
 def test_keys_are_shown_once_and_kept_as_hashes(call, home, sql):
     made = call(CreateApiKey, name='robot', scopes=['inference', 'manage'], actor='me')
     assert made.key.startswith(f'moe_{made.id}_')

@@ -15,8 +15,8 @@ def index(encoder):
     return found
 
 
-def ask(index, encoder, text, **limits):
-    return index.find('helper', encoder.encode([text])[0], **{'most': 3, 'budget': 1000, **limits})
+def ask(index, encoder, text, expert='helper', **limits):
+    return index.find(expert, encoder.encode([text])[0], **{'most': 3, 'budget': 1000, **limits})
 
 
 def test_the_right_note_comes_first_with_its_score(index, encoder):
@@ -44,5 +44,20 @@ def test_a_new_note_is_there_at_once_and_a_removed_one_gone(index, encoder):
     assert index.count('other') == 0 and index.find('other', encoder.encode(['key'])[0], 3, 1000) == []
 
 
+def test_a_note_is_found_by_the_questions_that_ask_for_it_and_names_the_nearest(encoder):
+    index = NoteIndex(encoder.encode)
+    cook = [Note(1, 'cook', 'a', 'Nine bars.', questions=('How hot is the water?', 'Which pressure for espresso?')),
+            Note(2, 'cook', 'a', 'A quarter of an hour.', questions=('How long does bread rest?',)),
+            Note(3, 'cook', 'a', 'The tyres take two bars.')]
+    index.replace('cook', cook)
+    first, *_others = ask(index, encoder, 'what pressure does an espresso need', 'cook', most=2)
+    assert (first.id, first.questions) == (1, ('Which pressure for espresso?',))
+    assert first.score > encoder.encode(['what pressure does an espresso need'])[0] @ encoder.encode(['Nine bars.'])[0]
+    assert ask(index, encoder, 'air in the tyres', 'cook', most=1)[0].questions == ()
+    index.replace('cook', cook[1:])
+    assert 1 not in [note.id for note in ask(index, encoder, 'what pressure does an espresso need', 'cook')]
+
+
 def test_a_block_has_a_line_per_note():
-    assert block([Note(1, 'a', 's', 'one\n two'), Note(2, 'a', 's', 'three')]) == 'Notes:\n- one two\n- three'
+    asked = Note(2, 'a', 's', 'three', questions=('What comes\nbehind two?',))
+    assert block([Note(1, 'a', 's', 'one\n two'), asked]) == 'Notes:\n- one two\n- What comes behind two: three'

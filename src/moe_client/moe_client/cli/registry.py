@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -141,7 +142,9 @@ def revoke_key(number: Annotated[int, typer.Argument(metavar='ID')], json: Json 
 @notes.command('add')
 def add_notes(
     expert: Annotated[str, typer.Argument(help='Id or name.')],
-    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help='Text; an empty line ends a note.')],
+    files: Annotated[list[Path], typer.Argument(
+        exists=True, dir_okay=False,
+        help='Text, where an empty line ends a note; or a dataset (.jsonl), whose answers are notes.')],
     replace: Annotated[bool, typer.Option(help='Forget earlier notes of the same files.')] = False,
     json: Json = False,
 ) -> None:
@@ -150,9 +153,25 @@ def add_notes(
     with connect() as client:
         name = client.experts.name_of(expert)
         for path in files:
-            texts = [text.strip() for text in path.read_text(errors='replace').split('\n\n') if text.strip()]
-            added += client.notes.add(name, path.name, texts, replace)
+            added += client.notes.add(name, path.name, _notes_of(path), replace)
     done(f'{added} new notes for {name}.', json, added=added, expert=name)
+
+
+def _notes_of(path: Path) -> dict[str, list[str]]:
+    """The notes in a file, each with the questions that ask for it; raises InvalidRequest for a bad row."""
+    text = path.read_text(encoding='utf-8', errors='replace')
+    if path.suffix != '.jsonl':
+        return {part.strip(): [] for part in text.split('\n\n') if part.strip()}
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+                found.setdefault(str(row['completion']), []).append(str(row['prompt']))
+            except (ValueError, KeyError, TypeError):
+                raise InvalidRequest(f'{path}, line {number}: no JSON object with "prompt" and "completion"; '
+                                     f'`moe validate-dataset {path}` names every bad row.') from None
+    return found
 
 
 @notes.command('list')

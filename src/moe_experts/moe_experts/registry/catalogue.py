@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from moe_experts.registry.artifacts import sha256_of
-from moe_experts.registry.entities import Sample, Version
+from moe_experts.registry.entities import Note, Sample, Version
 from moe_experts.registry.errors import CreationFailed, ExpertNotFound, RegistryError
 from moe_experts.registry.registry import Registry
 
@@ -49,6 +49,8 @@ def seed(registry: Registry, catalogue: Path, home: Path, tell: Callable[[str], 
                 tell(f'Expert {row["name"]}: {error}')
         if 'samples' in row and (folder / row['samples']).is_file():
             registry.routes.add_samples(_samples(row['name'], folder / row['samples']), ACTOR)
+        if 'notes' in row and (folder / row['notes']).is_file():
+            registry.notes.add(_notes(row['name'], folder / row['notes']), True, ACTOR)
 
 
 def _create(registry: Registry, row: dict[str, Any], folder: Path) -> bool:
@@ -77,6 +79,16 @@ def _serve(registry: Registry, name: str, version: Version) -> None:
 def _samples(expert: str, path: Path) -> list[Sample]:
     rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
     return [Sample(expert, str(row.get('intent', '')), row['prompt']) for row in rows]
+
+
+def _notes(expert: str, path: Path) -> list[Note]:
+    """The answers of a dataset, each with the prompts that ask for it."""
+    asked: dict[str, list[str]] = {}
+    for line in path.read_text(encoding='utf-8').splitlines():
+        if line.strip():
+            row = json.loads(line)
+            asked.setdefault(row['completion'], []).append(row['prompt'])
+    return [Note(expert, path.name, text, questions=tuple(questions)) for text, questions in asked.items()]
 
 
 def _metrics(manifest: Path) -> dict[str, dict[str, float]]:

@@ -254,6 +254,7 @@ class Note:
     id: int = 0
     digest: str = ''
     created_at: datetime | None = None
+    questions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from sqlalchemy import delete, func, or_, select
+from sqlalchemy import Boolean, and_, delete, func, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from moe_experts.registry.entities import Note
@@ -14,6 +14,7 @@ from moe_experts.registry.tables import ExpertRow, NoteRow
 from moe_experts.registry.transactions import Transactions, check_page, find
 
 _ROWS = 2000  # per INSERT; Postgres takes 65,535 parameters
+_INSERTED = literal_column('(xmax = 0)', Boolean)  # false for a row that was there
 
 
 class Notes:
@@ -24,20 +25,22 @@ class Notes:
         self._read = transactions.read
 
     def add(self, notes: Sequence[Note], replace: bool, actor: str) -> tuple[int, int]:
-        """Add notes; a text that the expert has already is not added again.
+        """Add notes; a text that the expert has already is not added again, but takes the questions given with it.
 
         Args:
             replace: forget the experts' earlier notes of the same sources, texts that come again excepted.
 
         Returns how many were added and removed. Raises ExpertNotFound, RegistryError.
         """
-        if any(not note.text.strip() or '\0' in note.text for note in notes):
-            raise RegistryError('A note is empty or contains a NUL character.')
+        if any(not text.strip() or '\0' in text for note in notes for text in (note.text, *note.questions)):
+            raise RegistryError('A note or one of its questions is empty or contains a NUL character.')
         added = removed = 0
         with self._begin(actor) as session:
             ids = {name: find(session, 0, name).id for name in sorted({note.expert for note in notes})}
+            once = {(note.expert, note.text): note for note in notes}
             rows = [{'expert_id': ids[note.expert], 'source': note.source, 'text': note.text,
-                     'digest': hashlib.sha256(note.text.encode()).hexdigest()} for note in notes]
+                     'questions': list(note.questions), 'digest': hashlib.sha256(note.text.encode()).hexdigest()}
+                    for note in once.values()]
             if replace:
                 for expert_id in ids.values():
                     own = [row for row in rows if row['expert_id'] == expert_id]
@@ -45,8 +48,12 @@ class Notes:
                         NoteRow.expert_id == expert_id, NoteRow.source.in_({row['source'] for row in own}),
                         NoteRow.digest.not_in([row['digest'] for row in own])).returning(NoteRow.id)).all())
             for start in range(0, len(rows), _ROWS):
-                added += len(session.scalars(insert(NoteRow).values(rows[start:start + _ROWS])
-                                             .on_conflict_do_nothing().returning(NoteRow.id)).all())
+                statement = insert(NoteRow).values(rows[start:start + _ROWS])
+                questions = statement.excluded.questions
+                statement = statement.on_conflict_do_update(
+                    index_elements=['expert_id', 'digest'], set_={'questions': questions},
+                    where=and_(questions != NoteRow.questions, questions != []))
+                added += sum(session.scalars(statement.returning(_INSERTED)).all())
         return added, removed
 
     def page(self, expert: str = '', after_id: int = 0, limit: int = 1000) -> tuple[list[Note], int]:
@@ -58,7 +65,8 @@ class Notes:
             total = session.scalar(select(func.count(NoteRow.id)).where(*conditions)) or 0
             page = session.execute(select(NoteRow, ExpertRow.name).join(ExpertRow).where(
                 NoteRow.id > after_id, *conditions).order_by(NoteRow.id).limit(limit))
-            return [Note(name, row.source, row.text, row.id, row.digest, row.created_at) for row, name in page], total
+            return [Note(name, row.source, row.text, row.id, row.digest, row.created_at,
+                         tuple(row.questions)) for row, name in page], total
 
     def remove(self, expert: str, ids: Sequence[int], sources: Sequence[str], actor: str) -> int:
         """Remove notes by id and by source; returns how many. Raises ExpertNotFound."""

@@ -300,6 +300,7 @@ class NoteRow(Table):
     expert_id: Mapped[int] = mapped_column(Integer, ForeignKey('experts.id'))
     source: Mapped[str] = mapped_column(Text, default='')
     text: Mapped[str] = mapped_column(Text)
+    questions: Mapped[list[str]] = mapped_column(ARRAY(Text), default=list)
     digest: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = _moment()
     __table_args__ = (UniqueConstraint('expert_id', 'digest'), Index('idx_notes_expert', 'expert_id', 'id'))

@@ -208,9 +208,9 @@ def ab_test_message(entity: entities.AbTest) -> AbTest:
 def note_message(entity: entities.Note) -> Note:
     """Convert a note."""
     return Note(id=entity.id, expert=entity.expert, source=entity.source, text=entity.text, digest=entity.digest,
-                created_at=stamp(entity.created_at))
+                questions=list(entity.questions), created_at=stamp(entity.created_at))
 
 
 def note_entity(message: Note) -> entities.Note:
     """Convert a note."""
-    return entities.Note(message.expert, message.source, message.text)
+    return entities.Note(message.expert, message.source, message.text, questions=tuple(message.questions))

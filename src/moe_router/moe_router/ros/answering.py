@@ -144,7 +144,8 @@ class Answering:
             vector = job.chosen.vector if job.chosen is not None else None
             if vector is None:
                 vector = self._routing.encode(prompt[:LONGEST])
-            found = self._notes.find(goal.expert, vector, most, self._value('notes_bytes'))
+            found = self._notes.find(goal.expert, vector, most, self._value('notes_bytes'),
+                                     self._value('notes_margin'))
             if found:
                 put_before(goal, block(found))
                 job.notes += found

@@ -21,7 +21,8 @@ def decision_message(decision: Decision, latency_s: float) -> RouteDecision:
 
 def note_messages(notes: Sequence[Note]) -> list[NoteMessage]:
     """Notes with their scores, as a result names its sources."""
-    return [NoteMessage(id=note.id, expert=note.expert, source=note.source, text=note.text, score=note.score)
+    return [NoteMessage(id=note.id, expert=note.expert, source=note.source, text=note.text, score=note.score,
+                        questions=list(note.questions))
             for note in notes]
 
 

@@ -145,7 +145,8 @@ class RegistryLink:
                         self._noted = None  # look at all of them again
                     return
                 for note in page.notes:
-                    by_expert.setdefault(note.expert, []).append(Note(note.id, note.expert, note.source, note.text))
+                    by_expert.setdefault(note.expert, []).append(
+                        Note(note.id, note.expert, note.source, note.text, questions=tuple(note.questions)))
                     last = max(last, note.id)
                 if len(page.notes) < PAGE:
                     break
