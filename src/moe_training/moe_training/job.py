@@ -176,6 +176,7 @@ def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lamb
     from moe_training.delivery import Delivery
     from moe_training.fitting import Fit
     from moe_training.foundation import open_foundation
+    from moe_training.notes import NotedExamples, write_facts
     from moe_training.trainable_model import load_model
 
     tell('load', None)
@@ -186,11 +187,15 @@ def run(job: Job, folder: Path, tell: Tell, cancelled: Callable[[], bool] = lamb
     tokenizer: Any = AutoTokenizer.from_pretrained(foundation.folder, trust_remote_code=False)
     if any(example.messages for example in train) and not tokenizer.chat_template:
         raise RequestError(f'The base {job.base} has no chat template; train it on rows of "text", or add a template.')
-    rows = tokenize(train, tokenizer, job.system_prompt, job.settings.max_seq_len)
-    held_rows = tokenize(heldout, tokenizer, job.system_prompt, job.settings.max_seq_len)
     with atomic_path(folder / 'samples.jsonl') as temporary:
         temporary.write_text(''.join(json.dumps({'text': example.prompt, 'intent': example.intent}) + '\n'
                                      for example in train if example.messages))
+    if job.settings.notes:
+        noted = NotedExamples(train, job.settings.notes, job.settings.seed)
+        write_facts(noted.facts, folder / 'notes.jsonl')
+        train, heldout = noted.drawn(train), noted.asked(heldout)
+    rows = tokenize(train, tokenizer, job.system_prompt, job.settings.max_seq_len)
+    held_rows = tokenize(heldout, tokenizer, job.system_prompt, job.settings.max_seq_len)
     last: dict[str, float] = {'loss': math.nan, 'tokens_per_second': math.nan}
 
     def told(progress: Any) -> None:

@@ -27,6 +27,7 @@ class Settings:
         learning_rate: peak of the schedule.
         max_grad_norm: of clipping; 0 = none.
         num_workers: processes that put batches together ahead of time; 0 = this one. Changes no weight.
+        notes: in front of each prompt (notes.py); 0 = none.
         patience: evaluations without gain after which the fit stops and takes the best weights; 0 = never.
     """
 
@@ -48,6 +49,7 @@ class Settings:
     packing: bool = False
     max_seq_len: int = 256
     patience: int = 0
+    notes: int = 0
     seed: int = 42
 
     @property
@@ -60,7 +62,7 @@ class Settings:
         ranges = (('max_steps', 0, 10_000_000), ('batch_size', 1, 1024), ('gradient_accumulation', 1, 1024),
                   ('learning_rate', 1e-8, 1.0), ('warmup_ratio', 0.0, 1.0), ('max_grad_norm', 0.0, 1e6),
                   ('rank', 1, 256), ('alpha', 1e-3, 1024.0), ('num_workers', 0, 64), ('patience', 0, 1000),
-                  ('max_seq_len', 16, 8192))
+                  ('max_seq_len', 16, 8192), ('notes', 0, 20))
         for name, low, high in ranges:
             if not low <= getattr(self, name) <= high:
                 raise RequestError(f'{name} is {getattr(self, name)}; it must be {low:g}..{high:g}.')

@@ -9,7 +9,7 @@ from training_graph import ENDLESS, SETTINGS, Goal, NodeProcess, job, train, tra
 
 from moe_interfaces.action import ConvertModel, QuantizeModel
 from moe_interfaces.msg import Expert, TrainingJob
-from moe_interfaces.srv import AnalyzeDataset, CreateExpert, GetVersion, PrepareDataset, ValidateDataset
+from moe_interfaces.srv import AnalyzeDataset, CreateExpert, GetVersion, ListNotes, PrepareDataset, ValidateDataset
 
 home, graph = training_home, training_graph
 
@@ -55,6 +55,16 @@ def test_an_expert_made_with_a_size_is_trained_as_that_size(graph, node, home):
     assert (version.kind, version.base, version.parameter_count < 20e6) == ('model', '', True)
 
 
+def test_an_expert_that_learns_to_read_carries_the_answers_of_its_dataset(graph, node, home):
+    _status, result = train(graph, home, expert='gates', notes=2).result()
+    assert result.error_code == 0, result.error_msg
+    notes = graph.call(ListNotes, 'registry/list_notes', expert='gates').notes
+    held_out = round(0.2 * len(DOORS))
+    assert len(notes) == len(DOORS) - held_out
+    assert {(*note.questions, note.text) for note in notes} < set(DOORS)
+    assert {note.source for note in notes} == {'doors.jsonl'}
+
+
 @pytest.mark.parametrize(('fields', 'code', 'text'), [
     ({'expert': 'nobody'}, 1000, 'nobody'), ({'dataset': '/absent.jsonl'}, 2001, 'outside'),
     ({'dataset': 'data/absent.jsonl'}, 2001, 'cannot be read'), ({'dataset': 'data/shape.jsonl'}, 2001, 'line 1'),
@@ -62,7 +72,8 @@ def test_an_expert_made_with_a_size_is_trained_as_that_size(graph, node, home):
     ({'dataset': 'data/out.jsonl'}, 2001, 'outside'), ({'base': 'data/weights.pt'}, 2000, 'never loaded'),
     ({'resume': '../../etc'}, 2000, 'checkpoint'), ({'resume': 'epoch_99.pt', 'expert': 'gates'}, 2000, 'checkpoint'),
     ({'learning_rate': -1.0}, 3004, 'learning_rate'), ({'scheduler': 'wavy'}, 3004, 'scheduler'),
-    ({'base': 'huge'}, 2000, 'does not exist'), ({'quantization': 'Q99'}, 3004, 'unknown')])
+    ({'notes': 21}, 3004, 'notes'), ({'base': 'huge'}, 2000, 'does not exist'),
+    ({'quantization': 'Q99'}, 3004, 'unknown')])
 def test_bad_goals_are_refused_before_anything_starts(graph, node, home, fields, code, text):
     data = home / 'data'
     (data / 'shape.jsonl').write_text('{"question": "a"}\n')

@@ -67,6 +67,8 @@ def train(
     heldout: Annotated[Path | None, typer.Option(exists=True, help='JSONL file; default: split by hash.')] = None,
     holdout: Annotated[float, typer.Option(min=0.0, max=0.5, help='Share that is split off.')] = 0.05,
     early_stopping: Annotated[int, typer.Option(min=0, help='Evaluations without gain; 0 = off.')] = 0,
+    notes: Annotated[int, typer.Option(min=0, max=20, help='Learn to read as many notes in front of a prompt: the '
+                                       'answers of the dataset, which the expert then carries.')] = 0,
     resume: Annotated[bool, typer.Option('--resume', help='Go on from the latest checkpoint.')] = False,
     checkpoint: Annotated[str, typer.Option(help='With --resume: from this one.')] = '',
     promote: Annotated[bool, typer.Option(help='Serve the new version.')] = True,
@@ -87,6 +89,7 @@ def train(
         'lora_alpha': lora_alpha or 2.0 * lora_rank, 'lora_targets': lora_target or [], 'quantization': quantization,
         'seed': seed, 'holdout': holdout,
         'heldout': str(heldout.absolute()) if heldout else '', 'early_stopping_patience': early_stopping,
+        'notes': notes,
         'resume': (checkpoint or 'latest') if resume else '', 'promote': promote, 'gate': gate, 'force': force}
     with connect() as client:
         name = client.experts.name_of(expert)

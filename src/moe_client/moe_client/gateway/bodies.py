@@ -103,6 +103,7 @@ class TrainBody(Body):
     precision: Name | None = None
     gradient_checkpointing: StrictBool | None = None
     early_stopping_patience: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    notes: Annotated[int, Field(ge=0, le=20)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2 ** 63)] | None = None
     heldout: Text | None = None
     resume: Text | None = None

@@ -51,7 +51,8 @@ def job_of(goal: TrainExpert.Goal, expert: Expert, upkeep: Upkeep, roots: list[s
             warmup_ratio=goal.warmup_ratio, max_grad_norm=goal.max_grad_norm, rank=goal.lora_rank,
             alpha=goal.lora_alpha, targets=tuple(goal.lora_targets) or TARGETS, precision=goal.precision,
             gradient_checkpointing=goal.gradient_checkpointing, num_workers=goal.num_workers, packing=goal.packing,
-            max_seq_len=goal.max_seq_len, patience=goal.early_stopping_patience, seed=goal.seed))
+            max_seq_len=goal.max_seq_len, patience=goal.early_stopping_patience, notes=goal.notes,
+            seed=goal.seed))
     job.check()
     return job
 

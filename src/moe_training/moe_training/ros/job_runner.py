@@ -195,6 +195,9 @@ class JobRunner:
         samples = job_folder(row.id) / 'samples.jsonl'
         if samples.is_file():
             self._registry.add_samples(row.expert, samples)
+        notes = job_folder(row.id) / 'notes.jsonl'
+        if notes.is_file():
+            self._registry.replace_notes(row.expert, Path(row.dataset).name, notes)
         self._say(False, f'{row.expert}@{version.number} is registered (training job {row.id}).')
 
 

@@ -13,8 +13,9 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from moe_interfaces.msg import Expert, ExpertVersion, Metric, RouteSample, TrainingJob
+from moe_interfaces.msg import Expert, ExpertVersion, Metric, Note, RouteSample, TrainingJob
 from moe_interfaces.srv import (
+    AddNotes,
     AddRouteSamples,
     CreateTrainingJob,
     GetExpert,
@@ -47,7 +48,7 @@ class Registry:
                 ('get_expert', GetExpert), ('get_version', GetVersion),
                 ('create_training_job', CreateTrainingJob),
                 ('update_training_job', UpdateTrainingJob), ('list_training_jobs', ListTrainingJobs),
-                ('register_version', RegisterVersion), ('add_route_samples', AddRouteSamples))}
+                ('register_version', RegisterVersion), ('add_route_samples', AddRouteSamples), ('add_notes', AddNotes))}
 
     def _call(self, interface: Any, request: Any) -> Any:
         client = self._clients[interface]
@@ -114,6 +115,12 @@ class Registry:
                 samples = [RouteSample(expert=expert, source='dataset', **json.loads(line)) for line in part]
                 written += self._call(AddRouteSamples, AddRouteSamples.Request(samples=samples)).written
         return written
+
+    def replace_notes(self, expert: str, source: str, path: Path) -> None:
+        """Let an expert read the answers in a job's notes.jsonl instead of those that it had of this source."""
+        notes = [Note(expert=expert, source=source, **json.loads(line))
+                 for line in path.read_text(encoding='utf-8').splitlines()]
+        self._call(AddNotes, AddNotes.Request(notes=notes, replace=True, actor='training'))
 
 
 def metrics_of(values: dict[str, float]) -> list[Metric]:
