@@ -1,12 +1,16 @@
 """Are the experts worth asking? Held-out phrasings, as the suite serves them.
 
-    ./moe python benchmarks/experts_quality.py
+    ./moe exec python benchmarks/experts_quality.py [--no-dense]
 
 Routing: share of held-out prompts that the fitted router gives to the right expert. Answers: share of held-out prompts
 whose greedy answer is exactly the right one (JSON by value), and the overlap of words (F1 as in SQuAD, arXiv
-1606.05250). Experts are compared with the bare base and with one adapter trained on all domains together ("dense"):
+1606.05250). Experts that carry notes are asked as the router asks them, and once more without. An answer is doubtful
+where several notes were about as near; "none" counts the answers that say that no note fits. New facts are questions
+and notes of another domain, which the expert never saw in training.
+
+Experts without notes are compared with the bare base and with one adapter trained on all domains together ("dense"):
 once with as many steps as the longest-trained expert had, once with as many as all experts had together. Dense
-adapters are trained once, with the same settings, and kept in $MOE_HOME/benchmarks.
+adapters are trained once, with the same settings, and kept in $MOE_HOME/benchmarks; --no-dense leaves them out.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +31,7 @@ from measurement import Figure, report
 from moe_experts.engines.engine import Engine, EngineSettings, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 from moe_router.encoder import Encoder
+from moe_router.notes import Note, NoteIndex, block
 from moe_router.policy import Limits
 from moe_router.prepare_encoder import models_folder
 from moe_router.router import Router
@@ -34,6 +40,7 @@ from moe_training.adapter_file import write_adapter
 from moe_training.chat import tokenize
 from moe_training.dataset import read_dataset
 from moe_training.fitting import fit
+from moe_training.notes import DRAWS, NONE_FITS
 from moe_training.paths import moe_home, served_base
 from moe_training.serving_score import same, word_f1
 from moe_training.settings import Progress, Settings
@@ -44,8 +51,11 @@ DATA = Path(__file__).parents[1] / 'data'
 CATALOGUE = {row['name']: row for row in yaml.safe_load((DATA / 'experts.yaml').read_text())['experts']}
 FALLBACK = 'general'
 EXPERTS = [name for name, row in CATALOGUE.items() if 'adapter' in row]
+READERS = [name for name, row in CATALOGUE.items() if 'notes' in row]
 SAMPLES = 20
 AHEAD = 10.0  # percentage points
+NEW_FACTS = 60  # prompts
+MOST, BUDGET, MARGIN = 3, 1200, 0.1  # the router's notes_most, notes_bytes and notes_margin
 
 
 @dataclass(frozen=True)
@@ -66,7 +76,8 @@ def rows(name: str, part: str) -> list[Row]:
 def steps(name: str) -> int:
     """Optimiser steps that the expert's adapter was trained with."""
     settings = Settings(**CATALOGUE[name].get('training', {}))
-    return round(settings.epochs * math.ceil(len(rows(name, 'train')) / settings.batch_size))
+    count = len(rows(name, 'train')) * (DRAWS if settings.notes else 1)
+    return round(settings.epochs * math.ceil(count / settings.batch_size))
 
 
 def dense_adapter(count: int) -> Path:
@@ -108,6 +119,26 @@ def routed() -> dict[str, float]:
                       for row in rows(name, 'heldout')) / len(rows(name, 'heldout')) for name in CATALOGUE}
 
 
+class Notes:
+    """The notes of the built-in experts, found as the router finds them."""
+
+    def __init__(self) -> None:
+        self._encoder = Encoder(models_folder())
+        self._index = NoteIndex(self._encoder.encode)
+        for name in READERS:
+            asked: dict[str, list[str]] = {}
+            for row in rows(name, 'train'):
+                asked.setdefault(row.completion, []).append(row.prompt)
+            self._index.replace(name, [Note(number, name, '', text, questions=tuple(questions))
+                                       for number, (text, questions) in enumerate(asked.items(), 1)])
+
+    def before(self, name: str, prompts: list[str]) -> tuple[list[str], list[bool]]:
+        """Prompts behind the expert's notes, and whether several of them were about as near."""
+        found = [self._index.find(name, vector, MOST, BUDGET, MARGIN) for vector in self._encoder.encode(prompts)]
+        return ([f'{block(notes)}\n\n{prompt}' if notes else prompt
+                 for notes, prompt in zip(found, prompts, strict=True)], [len(notes) > 1 for notes in found])
+
+
 def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schema: str) -> list[str]:
     """Greedy answers, batched as the expert node batches them."""
     for index, prompt in enumerate(prompts):
@@ -122,6 +153,38 @@ def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schem
     return [found[str(index)] for index in range(len(prompts))]
 
 
+def percent(hits: list[bool]) -> float:
+    """Share of what is true [%]."""
+    return 100 * sum(hits) / len(hits)
+
+
+def reading(engine: Engine, notes: Notes) -> tuple[list[Figure], dict[str, Any]]:
+    """The experts as they are served, with their notes; and the base and other domains' experts with the same ones."""
+    figures, detail, total = [], {}, {'right': [], 'wrong': []}
+    for name in READERS:
+        held, system = rows(name, 'heldout'), CATALOGUE[name]['system_prompt']
+        prompts, doubtful = notes.before(name, [row.prompt for row in held])
+        given = answers(engine, name, system, prompts, '')
+        right = list(map(same, given, [row.completion for row in held]))
+        none = [text == NONE_FITS for text in given]
+        wrong = [not (hit or nothing or doubt) for hit, nothing, doubt in zip(right, none, doubtful, strict=True)]
+        base = list(map(same, answers(engine, '', system, prompts, ''), [row.completion for row in held]))
+        reader = READERS[(READERS.index(name) + 1) % len(READERS)]
+        new = list(map(same, answers(engine, reader, CATALOGUE[reader]['system_prompt'], prompts[:NEW_FACTS], ''),
+                       [row.completion for row in held[:NEW_FACTS]]))
+        figures += [Figure(f'{name} with notes: right', percent(right), '%'),
+                    Figure('  wrong and not doubtful', percent(wrong), '%'),
+                    Figure('  doubtful', percent(doubtful), '%'), Figure('  none', percent(none), '%'),
+                    Figure('  the bare base with the same notes: right', percent(base), '%'),
+                    Figure(f'  {reader}, to which these facts are new, with the same notes: right', percent(new), '%')]
+        total['right'] += right
+        total['wrong'] += wrong
+        detail[name] = {'answers': given, 'doubtful': doubtful}
+    right, wrong = percent(total['right']), percent(total['wrong'])
+    return [*figures, Figure('all with notes: right', right, '%', '>= 85', right >= 85),
+            Figure('  wrong and not doubtful', wrong, '%', '<= 5', wrong <= 5)], detail
+
+
 def main() -> None:
     """Measure, print, write."""
     shares = routed()
@@ -130,44 +193,56 @@ def main() -> None:
     figures = [Figure('routed to the right expert', right, '%', '>= 95', right >= 95)]
     figures += [Figure(f'  {name}', 100 * share, '%') for name, share in shares.items()]
 
-    longest, total = max(map(steps, EXPERTS)), sum(map(steps, EXPERTS))
     engine = open_engine(served_base(), EngineSettings(threads=os.cpu_count() or 1, queue_limit=10_000))
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
+    read, detail = reading(engine, Notes())
+    figures += read
+
+    longest, total = max(map(steps, EXPERTS)), sum(map(steps, EXPERTS))
     contenders: dict[str, Any] = {'expert': None, 'base': ''}
-    for key, count in (('dense', longest), ('dense, all steps', total)):
+    for key, count in () if '--no-dense' in sys.argv else (('dense', longest), ('dense, all steps', total)):
         engine.load_adapter(key, dense_adapter(count), 1.0)
         contenders[key] = key
-    general = CATALOGUE[FALLBACK]['system_prompt']
-    detail: dict[str, Any] = {}
+    alone: dict[str, Any] = {}
     for name in EXPERTS:
-        held = rows(name, 'heldout')
-        schema = (DATA / CATALOGUE[name]['output_schema']).read_text() if 'output_schema' in CATALOGUE[name] else ''
-        scores = {}
-        for key, adapter in contenders.items():
-            dense = adapter is not None and adapter != ''
-            system = general if dense else CATALOGUE[name]['system_prompt']
-            given = answers(engine, name if adapter is None else adapter, system, [row.prompt for row in held], schema)
-            scores[key] = {
-                'exact': 100 * sum(map(same, given, [row.completion for row in held])) / len(held),
-                'f1': 100 * sum(map(word_f1, given, [row.completion for row in held])) / len(held),
-                'answers': given}
-            if key == 'expert' and schema:
-                valid = 100 * sum(is_valid(text, json.loads(schema)) for text in given) / len(held)
-                figures.append(Figure(f'{name}: valid by schema', valid, '%', '>= 100', valid >= 100))
-        detail[name] = scores
-        best = scores['expert']['exact']
-        figures.append(Figure(f'{name}: exact answers', best, '%', '>= 95' if schema else '',
-                              best >= 95 if schema else None))
-        figures += [Figure(f'  {key} (exact; F1 {score["f1"]:.0f} against {scores["expert"]["f1"]:.0f})',
-                           score['exact'], '%') for key, score in scores.items() if key != 'expert']
+        alone[name] = without_notes(engine, name, contenders)
+        figures += own_figures(name, alone[name])
     for key, note in (('base', ''), ('dense', f', {longest} steps'), ('dense, all steps', f', {total} steps')):
-        ahead = sum(detail[name]['expert']['exact'] - detail[name][key]['exact'] for name in EXPERTS) / len(EXPERTS)
-        counts = key != 'dense, all steps'
-        figures.append(Figure(f'experts ahead of {key}{note}', ahead, 'points', f'>= {AHEAD:g}' if counts else '',
-                              ahead >= AHEAD if counts else None))
-    show_samples(detail)
-    report('experts_quality', figures, {'steps': {name: steps(name) for name in EXPERTS}, 'answers': detail})
+        if key in contenders:
+            ahead = sum(alone[name]['expert']['exact'] - alone[name][key]['exact'] for name in EXPERTS) / len(EXPERTS)
+            counts = key != 'dense, all steps'
+            figures.append(Figure(f'without notes, experts ahead of {key}{note}', ahead, 'points',
+                                  f'>= {AHEAD:g}' if counts else '', ahead >= AHEAD if counts else None))
+    show_samples({name: detail.get(name) or alone[name]['expert'] for name in EXPERTS})
+    report('experts_quality', figures, {'steps': {name: steps(name) for name in EXPERTS}, 'with notes': detail,
+                                        'without notes': alone})
+
+
+def without_notes(engine: Engine, name: str, contenders: dict[str, Any]) -> dict[str, Any]:
+    """Scores and answers of every contender on an expert's held-out prompts as they stand."""
+    held, row = rows(name, 'heldout'), CATALOGUE[name]
+    schema = (DATA / row['output_schema']).read_text() if 'output_schema' in row else ''
+    right, scores = [each.completion for each in held], {}
+    for key, adapter in contenders.items():
+        system = CATALOGUE[FALLBACK]['system_prompt'] if adapter else row['system_prompt']
+        given = answers(engine, name if adapter is None else adapter, system, [each.prompt for each in held], schema)
+        scores[key] = {'exact': percent(list(map(same, given, right))),
+                       'f1': 100 * sum(map(word_f1, given, right)) / len(held), 'answers': given}
+        if schema:
+            scores[key]['valid'] = percent([is_valid(text, json.loads(schema)) for text in given])
+    return scores
+
+
+def own_figures(name: str, scores: dict[str, Any]) -> list[Figure]:
+    """An expert's figures without notes, beside those of the other contenders."""
+    own, figures = scores['expert'], []
+    if 'valid' in own:
+        figures.append(Figure(f'{name}: valid by schema', own['valid'], '%', '>= 100', own['valid'] >= 100))
+    figures.append(Figure(f'{name}{" without notes" if name in READERS else ""}: exact answers', own['exact'], '%',
+                          '>= 95' if 'valid' in own else '', own['exact'] >= 95 if 'valid' in own else None))
+    return figures + [Figure(f'  {key} (exact; F1 {score["f1"]:.0f} against {own["f1"]:.0f})', score['exact'], '%')
+                      for key, score in scores.items() if key != 'expert']
 
 
 def is_valid(text: str, schema: dict[str, Any]) -> bool:
@@ -182,14 +257,10 @@ def is_valid(text: str, schema: dict[str, Any]) -> bool:
 def show_samples(detail: dict[str, Any]) -> None:
     """Print answers to read, as many of every expert."""
     for name in EXPERTS:
-        held = rows(name, 'heldout')
-        each = SAMPLES // len(EXPERTS)
-        for index in range(0, len(held), max(1, len(held) // each)):
-            if each == 0:
-                break
-            each -= 1
-            print(f'[{name}] {held[index].prompt}\n  expert: {detail[name]["expert"]["answers"][index]}\n'
-                  f'  right:  {held[index].completion}\n  dense:  {detail[name]["dense"]["answers"][index]}')
+        held, each = rows(name, 'heldout'), SAMPLES // len(EXPERTS)
+        for index in range(0, len(held), max(1, len(held) // each))[:each]:
+            print(f'[{name}] {held[index].prompt}\n  expert: {detail[name]["answers"][index]}\n'
+                  f'  right:  {held[index].completion}')
 
 
 if __name__ == '__main__':

@@ -84,6 +84,11 @@ class Generation:
     cached: bool = False
     sources: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether several notes were about as near, so that the expert had to see which is meant."""
+        return len(self.sources) > 1
+
     @classmethod
     def of(cls, values: Values) -> Self:
         """Make one from a result of GenerateResponse or of GenerateChatCompletions."""

@@ -44,6 +44,7 @@ def ask(
                 print('' if stream else item.text)
                 if console.is_terminal:
                     unsure = ', nobody was sure enough' if item.route.abstained else ''
+                    unsure += f', {len(item.sources)} notes were about as near' if item.doubtful else ''
                     console.print(f'[dim]{item.expert}@{item.expert_version} · confidence '
                                   f'{item.route.confidence:.2f}{unsure} · {item.tokens_per_second:.0f} tokens/s[/dim]')
 
