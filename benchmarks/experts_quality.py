@@ -31,7 +31,7 @@ from measurement import Figure, report
 from moe_experts.engines.engine import Engine, EngineSettings, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 from moe_router.encoder import Encoder
-from moe_router.notes import Note, NoteIndex, block
+from moe_router.notes import Note, NoteIndex, block, read_of
 from moe_router.policy import Limits
 from moe_router.prepare_encoder import models_folder
 from moe_router.router import Router
@@ -135,7 +135,7 @@ class Notes:
     def before(self, name: str, prompts: list[str]) -> tuple[list[str], list[bool]]:
         """Prompts behind the expert's notes, and whether several of them were about as near."""
         found = [self._index.find(name, vector, MOST, BUDGET, MARGIN) for vector in self._encoder.encode(prompts)]
-        return ([f'{block(notes)}\n\n{prompt}' if notes else prompt
+        return ([f'{block(read_of(notes))}\n\n{prompt}' if notes else prompt
                  for notes, prompt in zip(found, prompts, strict=True)], [len(notes) > 1 for notes in found])
 
 

@@ -86,7 +86,7 @@ class Generation:
 
     @property
     def doubtful(self) -> bool:
-        """Whether several notes were about as near, so that the expert had to see which is meant."""
+        """Whether several notes were about as near, so that another than the one that was read may be meant."""
         return len(self.sources) > 1
 
     @classmethod

@@ -79,8 +79,8 @@ class NoteIndex:
 
         Args:
             budget: bytes of UTF-8 that they may take together; one that does not fit any more is passed over.
-            margin: notes that are so much farther than the best one are left out: that one is meant. Where several
-                remain, the expert has to see which.
+            margin: notes that are so much farther than the best one are left out. Where several remain, it is
+                doubtful which is meant.
             least: score below which a note has nothing to do with the prompt.
         """
         with self._lock:
@@ -111,6 +111,15 @@ def line(note: Note) -> str:
     text = ' '.join(note.text.split())
     question = ' '.join(note.questions[0].split()).rstrip('?.!: ') if note.questions else ''
     return f'- {question}: {text}' if question else f'- {text}'
+
+
+def read_of(found: Sequence[Note]) -> Sequence[Note]:
+    """Those of the notes found that the expert reads: the best alone, where questions ask for it, otherwise all.
+
+    Of several notes a 135M expert takes the right one less often (70 % of held-out prompts) than the encoder puts it
+    first (90 %).
+    """
+    return found[:1] if found and found[0].questions else found
 
 
 def block(notes: Sequence[Note]) -> str:

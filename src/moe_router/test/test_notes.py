@@ -2,7 +2,7 @@
 
 import pytest
 
-from moe_router.notes import Note, NoteIndex, block
+from moe_router.notes import Note, NoteIndex, block, read_of
 
 TEXTS = ['The spare battery is in the red drawer.', 'The dock stands beside the kitchen door.',
          'The emergency stop is the yellow button on the left arm.', 'Charge to 80 % for storage.']
@@ -56,6 +56,20 @@ def test_a_note_is_found_by_the_questions_that_ask_for_it_and_names_the_nearest(
     assert ask(index, encoder, 'air in the tyres', 'cook', most=1)[0].questions == ()
     index.replace('cook', cook[1:])
     assert 1 not in [note.id for note in ask(index, encoder, 'what pressure does an espresso need', 'cook')]
+
+
+def test_what_is_clearly_farther_is_left_out_and_what_is_asked_for_is_read_alone(encoder):
+    index = NoteIndex(encoder.encode)
+    doors = [Note(1, 'porter', 'a', 'Blue key.', questions=('Which key opens the front door?',)),
+             Note(2, 'porter', 'a', 'Red key.', questions=('Which key opens the back door?',)),
+             Note(3, 'porter', 'a', 'The lamp needs two batteries of size AA.')]
+    index.replace('porter', doors)
+    near = ask(index, encoder, 'key for the door?', 'porter', margin=0.1)
+    assert {note.id for note in near} == {1, 2} and read_of(near) == near[:1]
+    assert [note.id for note in ask(index, encoder, 'Which key opens the front door?', 'porter', margin=0.0)] == [1]
+    assert len(ask(index, encoder, 'key for the door?', 'porter', margin=2.0, least=-1.0)) == 3
+    plain = [note for note in doors if not note.questions] * 2
+    assert read_of(plain) == plain and read_of([]) == []
 
 
 def test_a_block_has_a_line_per_note():

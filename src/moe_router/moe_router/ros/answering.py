@@ -19,7 +19,7 @@ from moe_interfaces.msg import Choice, ErrorCode, PartialResponse
 from moe_router import mixture
 from moe_router.attempts import NEVER, Attempts
 from moe_router.mixture import Part
-from moe_router.notes import Note, NoteIndex, block
+from moe_router.notes import Note, NoteIndex, block, read_of
 from moe_router.ros.action_client import MeetingActionClient
 from moe_router.ros.conversions import decision_message, note_messages, put_before, question
 from moe_router.ros.expert_links import ExpertLinks
@@ -147,7 +147,7 @@ class Answering:
             found = self._notes.find(goal.expert, vector, most, self._value('notes_bytes'),
                                      self._value('notes_margin'))
             if found:
-                put_before(goal, block(found))
+                put_before(goal, block(read_of(found)))
                 job.notes += found
         if goal.ground or goal.expert in self._value('ground_experts'):
             put_before(goal, self._robot.block(self._value('max_age_s')))

@@ -49,7 +49,7 @@ def declare(node: Node) -> None:
     number('max_age_s', 2.0, 0.0, 3600.0, 'age above which a value of the robot\'s state is named stale [s]')
     count('notes_most', 3, 0, 20, 'most notes that are put into a prompt')
     count('notes_bytes', 1200, 0, 100_000, 'bytes that notes may take in a prompt')
-    number('notes_margin', 0.1, 0.0, 2.0, 'notes that are so much farther than the nearest are left out (cosine)')
+    number('notes_margin', 0.1, 0.0, 2.0, 'notes within so much of the nearest one\'s cosine count as about as near')
     flag('keep_prompts', False, 'keep the text of prompts with the recorded decisions; otherwise their digest alone')
     number('gate_margin', 0.05, 0.0, 1.0, 'loss of accuracy in one domain for which a new fit is refused')
     flag('act', True, 'carry out the answers of action_experts')
