@@ -105,13 +105,13 @@ class NotedExamples:
         return replace(example, messages=(*example.messages[:-1], (role, '\n'.join(['Notes:', *lines, '', prompt]))))
 
     def asked(self, examples: Sequence[Example]) -> list[Example]:
-        """Examples with the nearest notes, best first, as an expert is asked; texts stay as they are."""
+        """Examples with the nearest note, which is read alone when an expert is asked; texts stay as they are."""
         out = []
         similarity = self._similarity([example.prompt for example in examples])
         for example, row in zip(examples, similarity, strict=True):
             order, nearest = self._nearest(row)
-            lines = [line(nearest[place], self.facts[place].text) for place in order[:self._most]]
-            out.append(self._before(example, lines) if example.messages else example)
+            first = line(nearest[order[0]], self.facts[order[0]].text)
+            out.append(self._before(example, [first]) if example.messages else example)
         return out
 
     def drawn(self, examples: Sequence[Example]) -> list[Example]:

@@ -1,4 +1,4 @@
-"""Notes in front of prompts: drawn as they are found later, in training; as near as can be, in evaluation."""
+"""Notes in front of prompts: drawn for training, the nearest one in evaluation."""
 
 import json
 
@@ -31,11 +31,11 @@ def test_facts_are_the_answers_with_their_questions():
     assert {fact.text: list(fact.questions) for fact in facts} == ANSWERS
 
 
-def test_in_evaluation_the_nearest_notes_come_best_first(noted):
+def test_in_evaluation_the_nearest_note_is_read_alone(noted):
     found, = noted.asked([Example((('system', 's'), ('user', 'the garage, open it')), 'answer 0')])
     lines, prompt = parts(found)
     assert (found.messages[0], found.completion, prompt) == (('system', 's'), 'answer 0', 'the garage, open it')
-    assert lines[0] == '- open the garage: answer 0' and len(set(lines)) == 3
+    assert lines == ['- open the garage: answer 0']
 
 
 def test_a_prompt_is_not_its_own_note(noted):
