@@ -133,6 +133,7 @@ def test_another_python_or_ros_starts_from_an_empty_environment(clone, monkeypat
 def test_a_file_saved_while_its_step_runs_asks_for_the_step_again(clone, monkeypatch):
     source = clone / 'made_of'
     source.write_text('first')
+    monkeypatch.setenv('MOE_HOME', str(clone.parent / 'home'))
     setup = Setup(clone, 'cpu')
     made = []
 
@@ -148,8 +149,8 @@ def test_a_file_saved_while_its_step_runs_asks_for_the_step_again(clone, monkeyp
 
 
 def test_models_that_went_missing_are_made_again(clone, monkeypatch):
+    monkeypatch.setenv('MOE_HOME', str(clone.parent / 'home'))
     setup = Setup(clone, 'cpu')
-    monkeypatch.setattr(setup, 'home', clone / 'home')
     step, = (one for one in setup.todo(testing=False) if one.name == 'Models')
     setup._stamps.mkdir(parents=True)
     (setup._stamps / setup._slug(step)).write_text(setup._digest(step))
