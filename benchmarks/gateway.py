@@ -140,7 +140,14 @@ def against_peer(url: str, path: Path, repeats: int) -> list[Figure]:
             return []
         for index in range(repeats + 1):
             for name, base, model in (('ours', url, 'general'), ('peer', other, 'peer')):
-                seconds, counts = asyncio.run(chats(base, model, CHATS, CHAT_TOKENS, 100 + index))
+                try:
+                    seconds, counts = asyncio.run(chats(base, model, CHATS, CHAT_TOKENS, 100 + index))
+                except httpx.TransportError as error:
+                    if name == 'ours':
+                        raise
+                    print(f'llama-cpp-python\'s server ended while it answered ({error}); its kernels for AMX crash on '
+                          'virtual machines that show AMX and do not let it be used.')
+                    return []
                 if index:  # the first round loads
                     rates[name].append(sum(counts) / seconds)
     times = statistics.median(rates['ours']) / statistics.median(rates['peer'])

@@ -39,7 +39,7 @@ def figure(name: str, values: Sequence[float], unit: str, *, most: float | None 
 
 def report(name: str, figures: Sequence[Figure], detail: Any = None) -> None:
     """Print the table and write results/NAME.json."""
-    width = max(len(row.name) for row in figures)
+    width = max((len(row.name) for row in figures), default=0)
     print(f'\n{"":{width}}  {"median":>10}  {"p99":>10}  unit    limit       ')
     for row in figures:
         p99 = '' if row.p99 is None else f'{row.p99:10.3f}'
