@@ -40,7 +40,7 @@ from moe_training.adapter_file import write_adapter
 from moe_training.chat import tokenize
 from moe_training.dataset import read_dataset
 from moe_training.fitting import fit
-from moe_training.notes import DRAWS, NONE_FITS
+from moe_training.notes import DRAWS, NONE_FITS, facts_of
 from moe_training.paths import moe_home, served_base
 from moe_training.serving_score import same, word_f1
 from moe_training.settings import Progress, Settings
@@ -126,11 +126,9 @@ class Notes:
         self._encoder = Encoder(models_folder())
         self._index = NoteIndex(self._encoder.encode)
         for name in READERS:
-            asked: dict[str, list[str]] = {}
-            for row in rows(name, 'train'):
-                asked.setdefault(row.completion, []).append(row.prompt)
-            self._index.replace(name, [Note(number, name, '', text, questions=tuple(questions))
-                                       for number, (text, questions) in enumerate(asked.items(), 1)])
+            facts = facts_of(read_dataset(DATA / CATALOGUE[name]['notes']).examples)
+            self._index.replace(name, [Note(number, name, '', fact.text, questions=fact.questions)
+                                       for number, fact in enumerate(facts, 1)])
 
     def before(self, name: str, prompts: list[str]) -> tuple[list[str], list[bool]]:
         """Prompts behind the expert's notes, and whether several of them were about as near."""

@@ -9,7 +9,7 @@ dataset does; in some the right note is missing, and in some there are none at a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -59,6 +59,15 @@ def line(question: str, text: str) -> str:
     return f'- {question}: {text}' if question else f'- {text}'
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """An example's own fact, the nearest others, and of each the question that is nearest to the example's."""
+
+    own: int
+    others: list[int]
+    questions: dict[int, str]
+
+
 class NotedExamples:
     """Puts notes in front of the prompts of a dataset.
 
@@ -83,21 +92,23 @@ class NotedExamples:
         self._starts = np.cumsum([0, *sizes[:-1]])
         self._vectorizer: Any = TfidfVectorizer(analyzer='char_wb', ngram_range=(2, 4), sublinear_tf=True)
         self._matrix = self._vectorizer.fit_transform(self._questions)
+        self._columns: dict[str, list[int]] = {}
+        for column, question in enumerate(self._questions):
+            self._columns.setdefault(question, []).append(column)
 
-    def _similarity(self, prompts: Sequence[str]) -> NDArray[np.float64]:
-        """Cosine of each prompt (rows) with each question (columns); 0 with itself."""
-        found: NDArray[np.float64] = np.asarray((self._vectorizer.transform(prompts) @ self._matrix.T).todense())
-        for row, prompt in enumerate(prompts):
-            found[row, [place for place, question in enumerate(self._questions) if question == prompt]] = 0.0
-        return found
+    def _ranked(self, prompts: Sequence[str]) -> Iterator[tuple[list[int], list[str]]]:
+        """For each prompt the facts by similarity of their nearest question, and that question of each fact.
 
-    def _nearest(self, row: NDArray[np.float64]) -> tuple[list[int], list[str]]:
-        """Facts by similarity of their nearest question, and that question of each fact."""
-        scores = np.maximum.reduceat(row, self._starts)
-        ends = [*self._starts[1:], len(row)]
-        nearest = [self._questions[start + int(row[start:end].argmax())]
-                   for start, end in zip(self._starts, ends, strict=True)]
-        return [int(place) for place in np.argsort(-scores, kind='stable')], nearest
+        A prompt is not near to itself. One row of similarities is in memory at a time.
+        """
+        ends = [*self._starts[1:], len(self._questions)]
+        for prompt, vector in zip(prompts, self._vectorizer.transform(prompts), strict=True):
+            row: NDArray[np.float64] = (vector @ self._matrix.T).toarray().ravel()
+            row[self._columns.get(prompt, [])] = 0.0
+            nearest = [self._questions[start + int(row[start:end].argmax())]
+                       for start, end in zip(self._starts, ends, strict=True)]
+            scores = np.maximum.reduceat(row, self._starts)
+            yield [int(place) for place in np.argsort(-scores, kind='stable')], nearest
 
     @staticmethod
     def _before(example: Example, lines: list[str]) -> Example:
@@ -107,9 +118,8 @@ class NotedExamples:
     def asked(self, examples: Sequence[Example]) -> list[Example]:
         """Examples with the nearest note, which is read alone when an expert is asked; texts stay as they are."""
         out = []
-        similarity = self._similarity([example.prompt for example in examples])
-        for example, row in zip(examples, similarity, strict=True):
-            order, nearest = self._nearest(row)
+        ranked = self._ranked([example.prompt for example in examples])
+        for example, (order, nearest) in zip(examples, ranked, strict=True):
             first = line(nearest[order[0]], self.facts[order[0]].text)
             out.append(self._before(example, [first]) if example.messages else example)
         return out
@@ -117,23 +127,30 @@ class NotedExamples:
     def drawn(self, examples: Sequence[Example]) -> list[Example]:
         """DRAWS of every example, each with other notes; conversations of several turns and texts come bare."""
         random = np.random.default_rng(self._seed)
-        similarity = self._similarity([example.prompt for example in examples])
-        known = [self._place.get(example.completion, -1) if example.messages else -1 for example in examples]
-        return [self._draw(example, place, *self._nearest(row), random) for _ in range(DRAWS)
-                for example, place, row in zip(examples, known, similarity, strict=True)]
+        ranked = self._ranked([example.prompt for example in examples])
+        choices = [self._choice(example, *each) for example, each in zip(examples, ranked, strict=True)]
+        return [self._draw(example, choice, random) for _ in range(DRAWS)
+                for example, choice in zip(examples, choices, strict=True)]
 
-    def _draw(self, example: Example, own: int, order: list[int], nearest: list[str],
-              random: np.random.Generator) -> Example:
+    def _choice(self, example: Example, order: list[int], nearest: list[str]) -> _Choice | None:
+        """What an example's notes are drawn from; None where it has no note of its own."""
+        own = self._place.get(example.completion) if example.messages else None
+        if own is None:
+            return None
+        others = [place for place in order if place != own][:3 * self._most]
+        return _Choice(own, others, {place: nearest[place] for place in (own, *others)})
+
+    def _draw(self, example: Example, choice: _Choice | None, random: np.random.Generator) -> Example:
         kind = random.random()
-        if own < 0 or kind < BARE:
+        if choice is None or kind < BARE:
             return example
+        own, others = choice.own, choice.others
         count = int(random.integers(self._most)) + 1  # the router leaves out what is clearly farther than the nearest
         # the nearest others, not always the very nearest
-        others = [place for place in order if place != own][:3 * self._most]
         weights = 0.7 ** np.arange(len(others))
         shown = [int(place) for place in random.choice(others, min(count, len(others)), replace=False,
                                                        p=weights / weights.sum())]
-        shown.sort(key=order.index)
+        shown.sort(key=others.index)
         if kind < BARE + MISSING:
             completion = NONE_FITS
         else:
@@ -145,6 +162,6 @@ class NotedExamples:
             texts = {place: self.facts[int(other)].text for place, other in zip(shown, said, strict=True)}
             completion = texts[own]
         bare = (random.random(len(shown)) < WITHOUT_QUESTION) & (not swapped)
-        lines = [line('' if without else nearest[place], texts[place])
+        lines = [line('' if without else choice.questions[place], texts[place])
                  for place, without in zip(shown, bare, strict=True)]
         return replace(self._before(example, lines), completion=completion)
