@@ -15,10 +15,10 @@ adapters are trained once, with the same settings, and kept in $MOE_HOME/benchma
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -185,6 +185,9 @@ def reading(engine: Engine, notes: Notes) -> tuple[list[Figure], dict[str, Any]]
 
 def main() -> None:
     """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument('--no-dense', action='store_true', help='leave the adapters of all domains out')
+    options = parser.parse_args()
     shares = routed()
     sizes = {name: len(rows(name, 'heldout')) for name in CATALOGUE}
     right = 100 * sum(shares[name] * sizes[name] for name in CATALOGUE) / sum(sizes.values())
@@ -199,7 +202,7 @@ def main() -> None:
 
     longest, total = max(map(steps, EXPERTS)), sum(map(steps, EXPERTS))
     contenders: dict[str, Any] = {'expert': None, 'base': ''}
-    for key, count in () if '--no-dense' in sys.argv else (('dense', longest), ('dense, all steps', total)):
+    for key, count in () if options.no_dense else (('dense', longest), ('dense, all steps', total)):
         engine.load_adapter(key, dense_adapter(count), 1.0)
         contenders[key] = key
     alone: dict[str, Any] = {}
