@@ -50,7 +50,7 @@ def seed(registry: Registry, catalogue: Path, home: Path, tell: Callable[[str], 
         if 'samples' in row and (folder / row['samples']).is_file():
             registry.routes.add_samples(_samples(row['name'], folder / row['samples']), ACTOR)
         if 'notes' in row and (folder / row['notes']).is_file():
-            registry.notes.add(_notes(row['name'], folder / row['notes']), True, ACTOR)
+            registry.notes.add(_notes(row['name'], row['notes'], folder), True, ACTOR)
 
 
 def _create(registry: Registry, row: dict[str, Any], folder: Path) -> bool:
@@ -76,19 +76,23 @@ def _serve(registry: Registry, name: str, version: Version) -> None:
     registry.versions.register(name, version, '' if by_hand else 'champion', ACTOR, 'built in')
 
 
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+
+
 def _samples(expert: str, path: Path) -> list[Sample]:
-    rows = [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
-    return [Sample(expert, str(row.get('intent', '')), row['prompt']) for row in rows]
+    return [Sample(expert, str(row.get('intent', '')), row['prompt']) for row in _rows(path)]
 
 
-def _notes(expert: str, path: Path) -> list[Note]:
-    """The answers of a dataset, each with the prompts that ask for it."""
+def _notes(expert: str, source: str, folder: Path) -> list[Note]:
+    """The answers of a dataset, each with the prompts that ask for it.
+
+    The source has its folder before it, so that notes of a file that a person gave are never taken for these.
+    """
     asked: dict[str, list[str]] = {}
-    for line in path.read_text(encoding='utf-8').splitlines():
-        if line.strip():
-            row = json.loads(line)
-            asked.setdefault(row['completion'], []).append(row['prompt'])
-    return [Note(expert, path.name, text, questions=tuple(questions)) for text, questions in asked.items()]
+    for row in _rows(folder / source):
+        asked.setdefault(row['completion'], []).append(row['prompt'])
+    return [Note(expert, source, text, questions=tuple(questions)) for text, questions in asked.items()]
 
 
 def _metrics(manifest: Path) -> dict[str, dict[str, float]]:

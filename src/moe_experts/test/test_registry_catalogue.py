@@ -1,0 +1,25 @@
+"""The built-in experts' notes: renewed with their file, and apart from those that people give."""
+
+import json
+
+import yaml
+
+from moe_experts.registry.catalogue import seed
+from moe_experts.registry.entities import Note
+
+
+def test_built_in_notes_follow_their_file_and_leave_a_persons_alone(registry, tmp_path):
+    (tmp_path / 'reader').mkdir()
+    dataset, catalogue = tmp_path / 'reader' / 'train.jsonl', tmp_path / 'experts.yaml'
+    catalogue.write_text(yaml.safe_dump({
+        'base': {'name': 'base', 'file': 'absent.gguf'},
+        'experts': [{'name': 'reader', 'domain': 'notes', 'notes': 'reader/train.jsonl'}]}))
+
+    def seeded(*pairs):
+        dataset.write_text(''.join(json.dumps({'prompt': ask, 'completion': say}) + '\n' for ask, say in pairs))
+        seed(registry, catalogue, tmp_path, lambda _sentence: None)
+        return {note.text: note.questions for note in registry.notes.page('reader')[0]}
+    assert seeded(('how', 'so'), ('how then', 'so'), ('where', 'here')) == {'so': ('how', 'how then'),
+                                                                          'here': ('where',)}
+    registry.notes.add([Note('reader', 'train.jsonl', 'mine')], True, 'a person')
+    assert seeded(('how', 'so')) == {'so': ('how',), 'mine': ()}
