@@ -83,9 +83,10 @@ def test_a_goal_that_comes_while_earlier_jobs_are_looked_for_runs_once(graph, ho
         with NodeProcess(home, 'moe_training', 'training_node', **SETTINGS) as node:
             wait_for(lambda: any('Waiting for the registry' in status.message for message in diagnostics
                                  for status in message.status), what='a node that looks for earlier jobs')
-            running = train(graph, home, promote=False)
-            # its row is made as soon as the registry is back, some seconds before the node looks for earlier ones again
             wait_for(lambda: 'Earlier jobs are looked for again' in node.log.read_text(), what='a look in vain')
+            # asked only now, it has its whole patience for a registry that comes back at once: its row could be made
+            # some seconds before the node looks for earlier ones again
+            running = train(graph, home, promote=False)
             registry.resume()
             _status, result = running.result()
             assert result.error_code == 0, result.error_msg
