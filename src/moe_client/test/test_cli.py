@@ -27,6 +27,23 @@ def test_wrong_usage_is_one_sentence_and_exit_code_two(arguments, tmp_path):
     assert 'Traceback' not in done.stderr
 
 
+def test_a_shell_completes_verbs_and_options(tmp_path):
+    command = tmp_path / 'moe'
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m moe_client "$@"\n')
+    command.chmod(0o755)
+    script = """
+        eval "$(./moe --show-completion)"
+        complete -p moe
+        COMP_WORDS=(./moe list-e) COMP_CWORD=1; _moe_completion ./moe; echo "${COMPREPLY[@]}"
+        COMP_WORDS=(./moe ask --gro) COMP_CWORD=2; _moe_completion ./moe; echo "${COMPREPLY[@]}"
+    """
+    done = subprocess.run(['bash', '-c', script], cwd=tmp_path, env={**os.environ, 'MOE_HOME': str(tmp_path)},
+                          capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines() == [
+        'complete -o default -F _moe_completion moe', 'list-experts', '--ground'], done.stderr
+    assert 'Usage: moe ask' in moe('ask', '--help', home=tmp_path).stdout
+
+
 def test_status_and_down_without_a_suite(tmp_path):
     assert moe('status', home=tmp_path).returncode == 1
     done = moe('down', home=tmp_path)

@@ -70,7 +70,7 @@ def main() -> int:
     """Run the command; every error becomes one sentence, unless --debug."""
     interrupts.watch()
     try:
-        code = app(standalone_mode=False)  # the exit code where a verb raised typer.Exit
+        code = app(prog_name='moe', standalone_mode=False)  # the exit code where a verb raised typer.Exit
     except (KeyboardInterrupt, typer.Abort):
         print(file=sys.stderr)
         return 130
