@@ -1,10 +1,8 @@
 """docs/cli.md is the command's own help, and every command of docs/from-the-guide.md can be given."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -64,12 +62,3 @@ def test_json_is_json(line, gateway, monkeypatch, capfd):
     monkeypatch.setattr(sys, 'argv', [*shlex.split(line), '--json'])
     assert main() == 0
     assert json.loads(capfd.readouterr().out) is not None
-
-
-def test_the_shell_completes_verbs(tmp_path):
-    environment = {**os.environ, '_MOE_COMPLETE': 'complete_bash', 'COMP_WORDS': 'moe training-s', 'COMP_CWORD': '1',
-                   'MOE_HOME': str(tmp_path)}
-    done = subprocess.run([sys.executable, '-c', "import sys; sys.argv[0] = 'moe'; from moe_client.cli import main; "
-                           'sys.exit(main())'], env=environment, capture_output=True, text=True, timeout=60)
-    assert 'training-status' in done.stdout
-    assert 'training-stop' in done.stdout
