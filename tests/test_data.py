@@ -14,6 +14,7 @@ import yaml
 DATA = Path(__file__).parents[1] / 'data'
 CATALOGUE = {row['name']: row for row in yaml.safe_load((DATA / 'experts.yaml').read_text())['experts']}
 TRAINED = [name for name, row in CATALOGUE.items() if 'adapter' in row]
+READERS = [name for name, row in CATALOGUE.items() if 'notes' in row]
 MANIFEST = json.loads((DATA / 'adapters' / 'manifest.json').read_text())
 
 
@@ -39,10 +40,17 @@ def test_every_domain_has_enough_pairs_and_a_held_out_part_of_other_wordings(nam
     assert all(row['completion'].strip() and row['intent'] for row in train + heldout)
 
 
-@pytest.mark.parametrize('name', [name for name in TRAINED if name != 'motion'])
+@pytest.mark.parametrize('name', READERS)
+def test_unseen_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
+    train, heldout, unseen = (rows(name, part) for part in ('train', 'heldout', 'unseen'))
+    assert {row['fact'] for row in unseen} == {row['fact'] for row in train}
+    assert not {shape(row['prompt']) for row in train + heldout} & {shape(row['prompt']) for row in unseen}
+
+
+@pytest.mark.parametrize('name', READERS)
 def test_a_fact_has_one_answer(name):
     answers = {}
-    for row in rows(name, 'train') + rows(name, 'heldout'):
+    for row in rows(name, 'train') + rows(name, 'heldout') + rows(name, 'unseen'):
         answers.setdefault(row['fact'], set()).add(row['completion'])
     assert not {fact: found for fact, found in answers.items() if len(found) > 1}
 
