@@ -1,16 +1,19 @@
 """Are the experts worth asking? Held-out phrasings, as the suite serves them.
 
-    ./moe exec python benchmarks/experts_quality.py [--no-dense]
+    ./moe exec python benchmarks/experts_quality.py [--dense none|one|all]
 
 Routing: share of held-out prompts that the fitted router gives to the right expert. Answers: share of held-out prompts
 whose greedy answer is exactly the right one (JSON by value), and the overlap of words (F1 as in SQuAD, arXiv
 1606.05250). Experts that carry notes are asked as the router asks them, and once more without. An answer is doubtful
 where several notes were about as near; "none" counts the answers that say that no note fits. New facts are questions
-and notes of another domain, which the expert never saw in training.
+and notes of another domain, which the expert never saw in training. "Unseen" prompts were written after everything
+that the held-out ones had helped to choose, and have chosen nothing.
 
-Experts without notes are compared with the bare base and with one adapter trained on all domains together ("dense"):
-once with as many steps as the longest-trained expert had, once with as many as all experts had together. Dense
-adapters are trained once, with the same settings, and kept in $MOE_HOME/benchmarks; --no-dense leaves them out.
+The experts are compared with the bare base and with one adapter for all domains together ("dense"), both as served
+(the same notes in front) and by heart. Dense adapters come in two kinds: "by heart", trained on the rows alone, and
+"reader", trained on every row as its own expert was, with notes. "Reader" is trained twice: with as many steps as the
+longest-trained expert had ("one"), and with as many as all experts had together ("all"). They are made once, with the
+same settings, and kept in $MOE_HOME/benchmarks.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import json
 import math
 import os
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +42,9 @@ from moe_router.router import Router
 from moe_router.worker import fit_in_worker
 from moe_training.adapter_file import write_adapter
 from moe_training.chat import tokenize
-from moe_training.dataset import read_dataset
+from moe_training.dataset import Example, read_dataset
 from moe_training.fitting import fit
-from moe_training.notes import DRAWS, NONE_FITS, facts_of
+from moe_training.notes import DRAWS, NONE_FITS, NotedExamples, facts_of
 from moe_training.paths import moe_home, served_base
 from moe_training.serving_score import same, word_f1
 from moe_training.settings import Progress, Settings
@@ -80,21 +84,29 @@ def steps(name: str) -> int:
     return round(settings.epochs * math.ceil(count / settings.batch_size))
 
 
-def dense_adapter(count: int) -> Path:
+def training_rows(name: str, reader: bool) -> list[Example]:
+    """A domain's rows; for a reader as its expert is trained on them."""
+    found = read_dataset(DATA / name / 'train.jsonl').require_valid().examples
+    settings = Settings(**CATALOGUE[name].get('training', {}))
+    return NotedExamples(found, settings.notes, settings.seed).drawn(found) if reader and settings.notes else found
+
+
+def dense_adapter(count: int, reader: bool) -> Path:
     """One adapter for all domains, trained for `count` steps; made once."""
     from transformers import AutoTokenizer
 
-    path = moe_home() / 'benchmarks' / f'dense-{count}.gguf'
+    kind = 'reader' if reader else 'by-heart'
+    path = moe_home() / 'benchmarks' / f'dense-{kind}-{count}.gguf'
     if path.is_file():
         return path
     base = prepare_trainable_base()
     tokenizer = AutoTokenizer.from_pretrained(base)
     system = CATALOGUE[FALLBACK]['system_prompt']
-    examples = [row for name in EXPERTS for row in read_dataset(DATA / name / 'train.jsonl').require_valid().examples]
+    examples = [row for name in EXPERTS for row in training_rows(name, reader)]
 
     def tell(progress: Progress) -> None:
         if progress.step % 20 == 0:
-            print(f'dense, {count} steps: step {progress.step}, loss {progress.loss:.3f}, '
+            print(f'dense {kind}, {count} steps: step {progress.step}, loss {progress.loss:.3f}, '
                   f'{progress.eta_s:.0f} s to go', flush=True)
 
     settings = Settings(max_steps=count)
@@ -112,11 +124,10 @@ def fitted_router() -> Router:
     return router
 
 
-def routed() -> dict[str, float]:
-    """Share of the held-out prompts of every domain that go to its expert."""
-    router = fitted_router()
-    return {name: sum(router.route(row.prompt, set(EXPERTS), Limits(FALLBACK)).decision.choice == name
-                      for row in rows(name, 'heldout')) / len(rows(name, 'heldout')) for name in CATALOGUE}
+def routed(router: Router, name: str, part: str) -> list[bool]:
+    """Which prompts of a domain's part go to its expert."""
+    return [router.route(row.prompt, set(EXPERTS), Limits(FALLBACK)).decision.choice == name
+            for row in rows(name, part)]
 
 
 class Notes:
@@ -156,78 +167,110 @@ def percent(hits: list[bool]) -> float:
     return 100 * sum(hits) / len(hits)
 
 
-def reading(engine: Engine, notes: Notes) -> tuple[list[Figure], dict[str, Any]]:
-    """The experts as they are served, with their notes; and the base and other domains' experts with the same ones."""
-    figures, detail, total = [], {}, {'right': [], 'wrong': []}
-    for name in READERS:
-        held, system = rows(name, 'heldout'), CATALOGUE[name]['system_prompt']
-        prompts, doubtful = notes.before(name, [row.prompt for row in held])
-        given = answers(engine, name, system, prompts, '')
-        right = list(map(same, given, [row.completion for row in held]))
-        none = [text == NONE_FITS for text in given]
-        wrong = [not (hit or nothing or doubt) for hit, nothing, doubt in zip(right, none, doubtful, strict=True)]
-        base = list(map(same, answers(engine, '', system, prompts, ''), [row.completion for row in held]))
-        reader = READERS[(READERS.index(name) + 1) % len(READERS)]
-        new = list(map(same, answers(engine, reader, CATALOGUE[reader]['system_prompt'], prompts[:NEW_FACTS], ''),
-                       [row.completion for row in held[:NEW_FACTS]]))
-        figures += [Figure(f'{name} with notes: right', percent(right), '%'),
-                    Figure('  wrong and not doubtful', percent(wrong), '%'),
-                    Figure('  doubtful', percent(doubtful), '%'), Figure('  none', percent(none), '%'),
-                    Figure('  the bare base with the same notes: right', percent(base), '%'),
-                    Figure(f'  {reader}, to which these facts are new, with the same notes: right', percent(new), '%')]
-        total['right'] += right
-        total['wrong'] += wrong
-        detail[name] = {'answers': given, 'doubtful': doubtful}
-    right, wrong = percent(total['right']), percent(total['wrong'])
-    return [*figures, Figure('all with notes: right', right, '%', '>= 85', right >= 85),
-            Figure('  wrong and not doubtful', wrong, '%', '<= 5', wrong <= 5)], detail
+class Served:
+    """Experts as they are served, with their notes, on one part; and what others make of the same notes."""
+
+    def __init__(self, engine: Engine, notes: Notes, part: str, others: list[str]) -> None:
+        self.detail: dict[str, Any] = {}
+        self.right: dict[str, dict[str, float]] = {}  # share by domain and by who answered [%]
+        self.figures: list[Figure] = []
+        total: dict[str, list[bool]] = {'right': [], 'wrong': []}
+        for name in READERS:
+            held, row = rows(name, part), CATALOGUE[name]
+            prompts, doubtful = notes.before(name, [each.prompt for each in held])
+            completions = [each.completion for each in held]
+            given = answers(engine, name, row['system_prompt'], prompts, '')
+            right = list(map(same, given, completions))
+            none = [text == NONE_FITS for text in given]
+            wrong = [not (hit or nothing or doubt) for hit, nothing, doubt in zip(right, none, doubtful, strict=True)]
+            self.right[name] = {'expert': percent(right)}
+            self.figures += [Figure(f'{name}, {part}, with notes: right', percent(right), '%'),
+                             Figure('  wrong and not doubtful', percent(wrong), '%'),
+                             Figure('  doubtful', percent(doubtful), '%'), Figure('  none', percent(none), '%')]
+            for key in others:
+                own = CATALOGUE[FALLBACK] if key else row
+                share = percent(list(map(same, answers(engine, key, own['system_prompt'], prompts, ''), completions)))
+                self.right[name][key or 'base'] = share
+                self.figures.append(Figure(f'  {key or "the bare base"} with the same notes: right', share, '%'))
+            total['right'] += right
+            total['wrong'] += wrong
+            self.detail[name] = {'answers': given, 'doubtful': doubtful}
+        all_right, all_wrong = percent(total['right']), percent(total['wrong'])
+        self.figures += [Figure(f'all, {part}, with notes: right', all_right, '%', '>= 85', all_right >= 85),
+                         Figure('  wrong and not doubtful', all_wrong, '%', '<= 5', all_wrong <= 5)]
+
+
+def new_facts(engine: Engine, notes: Notes) -> list[Figure]:
+    """Facts of another domain, which an expert never saw, read from notes."""
+    figures = []
+    for name, reader in zip(READERS, READERS[1:] + READERS[:1], strict=True):
+        held = rows(name, 'heldout')[:NEW_FACTS]
+        prompts, _doubtful = notes.before(name, [row.prompt for row in held])
+        given = answers(engine, reader, CATALOGUE[reader]['system_prompt'], prompts, '')
+        share = percent(list(map(same, given, [row.completion for row in held])))
+        figures.append(Figure(f'facts of {name}, new to {reader}, with notes: right', share, '%'))
+    return figures
+
+
+def ahead(label: str, shares: dict[str, dict[str, float]], other: str, counts: bool) -> Figure:
+    """Points that the experts are ahead of another contender, mean over the domains."""
+    points = sum(share['expert'] - share[other] for share in shares.values()) / len(shares)
+    return Figure(f'{label}, experts ahead of {other}', points, 'points', f'>= {AHEAD:g}' if counts else '',
+                  points >= AHEAD if counts else None)
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument('--no-dense', action='store_true', help='leave the adapters of all domains out')
+    parser.add_argument(
+        '--dense', choices=('none', 'one', 'all'), default='all',
+        help='adapters for all domains: none, with the steps of one expert (half an hour on two cores), or also with '
+             'those of all (an hour more)')
     options = parser.parse_args()
-    shares = routed()
-    sizes = {name: len(rows(name, 'heldout')) for name in CATALOGUE}
-    right = 100 * sum(shares[name] * sizes[name] for name in CATALOGUE) / sum(sizes.values())
-    figures = [Figure('routed to the right expert', right, '%', '>= 95', right >= 95)]
-    figures += [Figure(f'  {name}', 100 * share, '%') for name, share in shares.items()]
+    router, figures = fitted_router(), []
+    for part, names in (('heldout', list(CATALOGUE)), ('unseen', READERS)):
+        hits = {name: routed(router, name, part) for name in names}
+        right = percent([hit for each in hits.values() for hit in each])
+        figures.append(Figure(f'{part}: routed to the right expert', right, '%', '>= 95', right >= 95))
+        figures += [Figure(f'  {name}', percent(each), '%') for name, each in hits.items()]
 
     engine = open_engine(served_base(), EngineSettings(threads=os.cpu_count() or 1, queue_limit=10_000))
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
-    read, detail = reading(engine, Notes())
-    figures += read
-
     longest, total = max(map(steps, EXPERTS)), sum(map(steps, EXPERTS))
-    contenders: dict[str, Any] = {'expert': None, 'base': ''}
-    for key, count in () if options.no_dense else (('dense', longest), ('dense, all steps', total)):
-        engine.load_adapter(key, dense_adapter(count), 1.0)
-        contenders[key] = key
-    alone: dict[str, Any] = {}
-    for name in EXPERTS:
-        alone[name] = without_notes(engine, name, contenders)
-        figures += own_figures(name, alone[name])
-    for key, note in (('base', ''), ('dense', f', {longest} steps'), ('dense, all steps', f', {total} steps')):
-        if key in contenders:
-            ahead = sum(alone[name]['expert']['exact'] - alone[name][key]['exact'] for name in EXPERTS) / len(EXPERTS)
-            counts = key != 'dense, all steps'
-            figures.append(Figure(f'without notes, experts ahead of {key}{note}', ahead, 'points',
-                                  f'>= {AHEAD:g}' if counts else '', ahead >= AHEAD if counts else None))
-    show_samples({name: detail.get(name) or alone[name]['expert'] for name in EXPERTS})
-    report('experts_quality', figures, {'steps': {name: steps(name) for name in EXPERTS}, 'with notes': detail,
+    by_heart, reader, reader_all = (f'dense by heart, {longest} steps', f'dense reader, {longest} steps',
+                                    f'dense reader, {total} steps')
+    kinds = ((by_heart, longest, False), (reader, longest, True), (reader_all, total, True))
+    dense = {key: (count, reads) for key, count, reads in kinds[:{'none': 0, 'one': 2, 'all': 3}[options.dense]]}
+    for key, which in dense.items():
+        engine.load_adapter(key, dense_adapter(*which), 1.0)
+
+    notes = Notes()
+    readers = [key for key in dense if key != by_heart]
+    served = {'heldout': Served(engine, notes, 'heldout', ['', *readers]),
+              'unseen': Served(engine, notes, 'unseen', readers)}
+    figures += [figure for each in served.values() for figure in each.figures] + new_facts(engine, notes)
+    alone = {name: without_notes(engine, name, dense) for name in EXPERTS}
+    for name, scores in alone.items():
+        figures += own_figures(name, scores)
+    heart = {name: {key: score['exact'] for key, score in scores.items()} for name, scores in alone.items()}
+    together = {name: served['heldout'].right.get(name, heart[name]) for name in EXPERTS}
+    figures += [ahead('by heart', heart, key, key in ('base', by_heart)) for key in ('base', *dense)]
+    figures += [ahead('as served', together, key, key != reader_all) for key in ('base', *readers)]
+    show_samples({name: served['heldout'].detail.get(name) or alone[name]['expert'] for name in EXPERTS})
+    report('experts_quality', figures, {'steps': {name: steps(name) for name in EXPERTS},
+                                        'with notes': {part: each.detail for part, each in served.items()},
                                         'without notes': alone})
 
 
-def without_notes(engine: Engine, name: str, contenders: dict[str, Any]) -> dict[str, Any]:
+def without_notes(engine: Engine, name: str, dense: Iterable[str]) -> dict[str, Any]:
     """Scores and answers of every contender on an expert's held-out prompts as they stand."""
     held, row = rows(name, 'heldout'), CATALOGUE[name]
     schema = (DATA / row['output_schema']).read_text() if 'output_schema' in row else ''
     right, scores = [each.completion for each in held], {}
-    for key, adapter in contenders.items():
-        system = CATALOGUE[FALLBACK]['system_prompt'] if adapter else row['system_prompt']
-        given = answers(engine, name if adapter is None else adapter, system, [each.prompt for each in held], schema)
+    for key, adapter in {'expert': name, 'base': '', **{key: key for key in dense}}.items():
+        system = row['system_prompt'] if key in ('expert', 'base') else CATALOGUE[FALLBACK]['system_prompt']
+        given = answers(engine, adapter, system, [each.prompt for each in held], schema)
         scores[key] = {'exact': percent(list(map(same, given, right))),
                        'f1': 100 * sum(map(word_f1, given, right)) / len(held), 'answers': given}
         if schema:

@@ -114,7 +114,7 @@ def main() -> None:
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
     if dense:
-        engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS))), 1.0)
+        engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS)), reader=False), 1.0)
     models = (*EXPERTS, FALLBACK, *([DENSE] if dense else []))
     figures, detail = [], {}
     for kind, some in chosen.items():
