@@ -77,6 +77,11 @@ def rows(name: str, part: str) -> list[Row]:
     return [Row(row['prompt'], row.get('completion', ''), row.get('intent', '')) for row in map(json.loads, lines)]
 
 
+def asked(name: str) -> list[Row]:
+    """All wordings that the router learns and by which notes are found."""
+    return rows(name, 'train') + (rows(name, 'wordings') if 'wordings' in CATALOGUE[name] else [])
+
+
 def steps(name: str) -> int:
     """Optimiser steps that the expert's adapter was trained with."""
     settings = Settings(**CATALOGUE[name].get('training', {}))
@@ -117,7 +122,7 @@ def dense_adapter(count: int, reader: bool) -> Path:
 def fitted_router() -> Router:
     """A router that has learned the training prompts of every domain."""
     router = Router(Encoder(models_folder()))
-    samples = [(name, row.intent, row.prompt) for name in CATALOGUE for row in rows(name, 'train')]
+    samples = [(name, row.intent, row.prompt) for name in CATALOGUE for row in asked(name)]
     with tempfile.TemporaryDirectory() as folder:
         router.head = fit_in_worker(samples, '', Path(folder), Path(folder) / 'none', FALLBACK, 0.0,
                                     lambda _phase, _share: None, lambda: False).head
@@ -137,7 +142,7 @@ class Notes:
         self._encoder = Encoder(models_folder())
         self._index = NoteIndex(self._encoder.encode)
         for name in READERS:
-            facts = facts_of(read_dataset(DATA / CATALOGUE[name]['notes']).examples)
+            facts = facts_of([Example((('user', row.prompt),), row.completion) for row in asked(name)])
             self._index.replace(name, [Note(number, name, '', fact.text, questions=fact.questions)
                                        for number, fact in enumerate(facts, 1)])
 

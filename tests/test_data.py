@@ -40,6 +40,14 @@ def test_every_domain_has_enough_pairs_and_a_held_out_part_of_other_wordings(nam
     assert all(row['completion'].strip() and row['intent'] for row in train + heldout)
 
 
+@pytest.mark.parametrize('name', [name for name in READERS if 'wordings' in CATALOGUE[name]])
+def test_more_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
+    train, wordings = rows(name, 'train'), rows(name, 'wordings')
+    others = [row for part in ('train', 'heldout', 'unseen') for row in rows(name, part)]
+    assert {(row['fact'], row['completion']) for row in wordings} == {(row['fact'], row['completion']) for row in train}
+    assert not {shape(row['prompt']) for row in others} & {shape(row['prompt']) for row in wordings}
+
+
 @pytest.mark.parametrize('name', READERS)
 def test_unseen_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
     train, heldout, unseen = (rows(name, part) for part in ('train', 'heldout', 'unseen'))

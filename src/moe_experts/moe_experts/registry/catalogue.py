@@ -47,10 +47,11 @@ def seed(registry: Registry, catalogue: Path, home: Path, tell: Callable[[str], 
                     sha256=sha256_of(adapter) if adapter else base_sha256, metrics=metrics.get(row['name'], {})))
             except RegistryError as error:
                 tell(f'Expert {row["name"]}: {error}')
-        if 'samples' in row and (folder / row['samples']).is_file():
-            registry.routes.add_samples(_samples(row['name'], folder / row['samples']), ACTOR)
-        if 'notes' in row and (folder / row['notes']).is_file():
-            registry.notes.add(_notes(row['name'], row['notes'], folder), True, ACTOR)
+        more = _rows(folder / row['wordings']) if 'wordings' in row else []
+        if samples := _rows(folder / row['samples']) if 'samples' in row else []:
+            registry.routes.add_samples(_samples(row['name'], samples + more), ACTOR)
+        if notes := _rows(folder / row['notes']) if 'notes' in row else []:
+            registry.notes.add(_notes(row['name'], row['notes'], notes + more), True, ACTOR)
 
 
 def _create(registry: Registry, row: dict[str, Any], folder: Path) -> bool:
@@ -77,20 +78,23 @@ def _serve(registry: Registry, name: str, version: Version) -> None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a dataset; [] where there is no such file."""
+    if not path.is_file():
+        return []
     return [json.loads(line) for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
 
 
-def _samples(expert: str, path: Path) -> list[Sample]:
-    return [Sample(expert, str(row.get('intent', '')), row['prompt']) for row in _rows(path)]
+def _samples(expert: str, rows: list[dict[str, Any]]) -> list[Sample]:
+    return [Sample(expert, str(row.get('intent', '')), row['prompt']) for row in rows]
 
 
-def _notes(expert: str, source: str, folder: Path) -> list[Note]:
+def _notes(expert: str, source: str, rows: list[dict[str, Any]]) -> list[Note]:
     """The answers of a dataset, each with the prompts that ask for it.
 
     The source has its folder before it, so that notes of a file that a person gave are never taken for these.
     """
     asked: dict[str, list[str]] = {}
-    for row in _rows(folder / source):
+    for row in rows:
         asked.setdefault(row['completion'], []).append(row['prompt'])
     return [Note(expert, source, text, questions=tuple(questions)) for text, questions in asked.items()]
 
