@@ -7,7 +7,7 @@ whose greedy answer is exactly the right one (JSON by value), and the overlap of
 1606.05250). Experts that carry notes are asked as the router asks them, and once more without. An answer is doubtful
 where several notes were about as near; "none" counts the answers that say that no note fits. New facts are questions
 and notes of another domain, which the expert never saw in training. "Unseen" prompts were written after everything
-that the held-out ones had helped to choose, and have chosen nothing.
+that the held-out ones had helped to choose; what they showed has since led to wordings.jsonl (data/README.md).
 
 The experts are compared with the bare base and with one adapter for all domains together ("dense"), both as served
 (the same notes in front) and by heart. Dense adapters come in two kinds: "by heart", trained on the rows alone, and
