@@ -43,22 +43,33 @@ def test_every_domain_has_enough_pairs_and_a_held_out_part_of_other_wordings(nam
 @pytest.mark.parametrize('name', [name for name in READERS if 'wordings' in CATALOGUE[name]])
 def test_more_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
     train, wordings = rows(name, 'train'), rows(name, 'wordings')
-    others = [row for part in ('train', 'heldout', 'unseen') for row in rows(name, part)]
+    others = [row for part in ('train', 'facts', 'heldout', 'unseen') for row in rows(name, part)]
     assert {(row['fact'], row['completion']) for row in wordings} == {(row['fact'], row['completion']) for row in train}
     assert not {shape(row['prompt']) for row in others} & {shape(row['prompt']) for row in wordings}
 
 
 @pytest.mark.parametrize('name', READERS)
+def test_further_facts_are_others_than_the_trained_ones(name):
+    train, facts = rows(name, 'train'), rows(name, 'facts')
+    for key in ('fact', 'completion'):
+        assert not {row[key] for row in train} & {row[key] for row in facts}
+    assert len({row['fact'] for row in facts}) >= 60
+    assert all(row['intent'] and len(row['completion']) <= 110 for row in facts)
+
+
+@pytest.mark.parametrize('name', READERS)
 def test_unseen_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
-    train, heldout, unseen = (rows(name, part) for part in ('train', 'heldout', 'unseen'))
-    assert {row['fact'] for row in unseen} == {row['fact'] for row in train}
-    assert not {shape(row['prompt']) for row in train + heldout} & {shape(row['prompt']) for row in unseen}
+    known = [row for part in ('train', 'facts') for row in rows(name, part)]
+    others = [row for part in ('train', 'wordings', 'facts', 'heldout') for row in rows(name, part)]
+    unseen = rows(name, 'unseen')
+    assert {row['fact'] for row in unseen} == {row['fact'] for row in known}
+    assert not {shape(row['prompt']) for row in others} & {shape(row['prompt']) for row in unseen}
 
 
 @pytest.mark.parametrize('name', READERS)
 def test_a_fact_has_one_answer(name):
     answers = {}
-    for row in rows(name, 'train') + rows(name, 'heldout') + rows(name, 'unseen'):
+    for row in [row for part in ('train', 'wordings', 'facts', 'heldout', 'unseen') for row in rows(name, part)]:
         answers.setdefault(row['fact'], set()).add(row['completion'])
     assert not {fact: found for fact, found in answers.items() if len(found) > 1}
 

@@ -47,11 +47,14 @@ def seed(registry: Registry, catalogue: Path, home: Path, tell: Callable[[str], 
                     sha256=sha256_of(adapter) if adapter else base_sha256, metrics=metrics.get(row['name'], {})))
             except RegistryError as error:
                 tell(f'Expert {row["name"]}: {error}')
-        more = _rows(folder / row['wordings']) if 'wordings' in row else []
-        if samples := _rows(folder / row['samples']) if 'samples' in row else []:
-            registry.routes.add_samples(_samples(row['name'], samples + more), ACTOR)
-        if notes := _rows(folder / row['notes']) if 'notes' in row else []:
-            registry.notes.add(_notes(row['name'], row['notes'], notes + more), True, ACTOR)
+        samples, notes, wordings, facts = (_rows(folder / row[key]) if key in row else []
+                                           for key in ('samples', 'notes', 'wordings', 'facts'))
+        if samples:
+            registry.routes.add_samples(_samples(row['name'], samples + wordings + facts), ACTOR)
+        if notes:
+            registry.notes.add(_notes(row['name'], row['notes'], notes + wordings), True, ACTOR)
+        if facts:  # a source of their own: a training replaces the notes of its dataset
+            registry.notes.add(_notes(row['name'], row['facts'], facts), True, ACTOR)
 
 
 def _create(registry: Registry, row: dict[str, Any], folder: Path) -> bool:
