@@ -5,9 +5,9 @@
 Routing: share of held-out prompts that the fitted router gives to the right expert. Answers: share of held-out prompts
 whose greedy answer is exactly the right one (JSON by value), and the overlap of words (F1 as in SQuAD, arXiv
 1606.05250). Experts that carry notes are asked as the router asks them, and once more without. An answer is doubtful
-where several notes were about as near; "none" counts the answers that say that no note fits. New facts are questions
-and notes of another domain, which the expert never saw in training. "Unseen" prompts were written after everything
-that the held-out ones had helped to choose; what they showed has since led to wordings.jsonl (data/README.md).
+where several notes were about as near; "none" counts the answers that say that no note fits; a note that is near enough
+is said word for word. New facts are questions and notes of another domain, which the expert never saw in training.
+"Unseen" prompts were written after everything that the held-out ones had helped to choose (data/README.md).
 
 The experts are compared with the bare base and with one adapter for all domains together ("dense"), both as served
 (the same notes in front) and by heart. Dense adapters come in two kinds: "by heart", trained on the rows alone, and
@@ -25,6 +25,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from measurement import Figure, report
 from moe_experts.engines.engine import Engine, EngineSettings, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 from moe_router.encoder import Encoder
-from moe_router.notes import Note, NoteIndex, block, read_of
+from moe_router.notes import Note, NoteIndex, block, read_of, word_for_word
 from moe_router.policy import Limits
 from moe_router.prepare_encoder import models_folder
 from moe_router.router import Router
@@ -59,7 +60,7 @@ READERS = [name for name, row in CATALOGUE.items() if 'notes' in row]
 SAMPLES = 20
 AHEAD = 10.0  # percentage points
 NEW_FACTS = 60  # prompts
-MOST, BUDGET, MARGIN = 3, 1200, 0.1  # the router's notes_most, notes_bytes and notes_margin
+MOST, BUDGET, MARGIN, SURE = 3, 1200, 0.1, 0.65  # the router's notes_most, notes_bytes, notes_margin and notes_sure
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def rows(name: str, part: str) -> list[Row]:
 
 def asked(name: str) -> list[Row]:
     """All wordings that the router learns and by which notes are found."""
-    return rows(name, 'train') + (rows(name, 'wordings') if 'wordings' in CATALOGUE[name] else [])
+    return [row for part in ('train', 'wordings', 'facts') if part == 'train' or part in CATALOGUE[name]
+            for row in rows(name, part)]
 
 
 def steps(name: str) -> int:
@@ -146,19 +148,22 @@ class Notes:
             self._index.replace(name, [Note(number, name, '', fact.text, questions=fact.questions)
                                        for number, fact in enumerate(facts, 1)])
 
-    def before(self, name: str, prompts: list[str]) -> tuple[list[str], list[bool]]:
-        """Prompts behind the expert's notes, and whether several of them were about as near."""
+    def before(self, name: str, prompts: list[str]) -> tuple[list[str], list[str], list[bool]]:
+        """Prompts behind the expert's notes, the grammar of each answer, and whether several were about as near."""
         found = [self._index.find(name, vector, MOST, BUDGET, MARGIN) for vector in self._encoder.encode(prompts)]
         return ([f'{block(read_of(notes))}\n\n{prompt}' if notes else prompt
-                 for notes, prompt in zip(found, prompts, strict=True)], [len(notes) > 1 for notes in found])
+                 for notes, prompt in zip(found, prompts, strict=True)],
+                [word_for_word(notes[0]) if notes and notes[0].score >= SURE else '' for notes in found],
+                [len(notes) > 1 for notes in found])
 
 
-def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schema: str) -> list[str]:
+def answers(engine: Engine, adapter: str, system: str, prompts: list[str], schema: str = '',
+            grammars: Iterable[str] = ()) -> list[str]:
     """Greedy answers, batched as the expert node batches them."""
-    for index, prompt in enumerate(prompts):
+    for index, (prompt, grammar) in enumerate(zip_longest(prompts, grammars, fillvalue='')):
         engine.submit(Request(
             id=str(index), messages=(('system', system), ('user', prompt)), adapter=adapter,
-            sampling=Sampling(temp=0.0), max_tokens=96, json_schema=schema))
+            sampling=Sampling(temp=0.0), max_tokens=96, json_schema=schema, grammar=grammar))
     found: dict[str, str] = {}
     while engine.busy():
         for item in engine.step():
@@ -182,19 +187,26 @@ class Served:
         total: dict[str, list[bool]] = {'right': [], 'wrong': []}
         for name in READERS:
             held, row = rows(name, part), CATALOGUE[name]
-            prompts, doubtful = notes.before(name, [each.prompt for each in held])
+            prompts, grammars, doubtful = notes.before(name, [each.prompt for each in held])
             completions = [each.completion for each in held]
-            given = answers(engine, name, row['system_prompt'], prompts, '')
+            given = answers(engine, name, row['system_prompt'], prompts, grammars=grammars)
             right = list(map(same, given, completions))
             none = [text == NONE_FITS for text in given]
             wrong = [not (hit or nothing or doubt) for hit, nothing, doubt in zip(right, none, doubtful, strict=True)]
             self.right[name] = {'expert': percent(right)}
             self.figures += [Figure(f'{name}, {part}, with notes: right', percent(right), '%'),
                              Figure('  wrong and not doubtful', percent(wrong), '%'),
-                             Figure('  doubtful', percent(doubtful), '%'), Figure('  none', percent(none), '%')]
+                             Figure('  doubtful', percent(doubtful), '%'), Figure('  none', percent(none), '%'),
+                             Figure('  said word for word', percent(list(map(bool, grammars))), '%')]
+            trained = {each.completion for each in rows(name, 'train')}
+            for label, known in (('facts it was trained on', True), ('facts that are notes alone', False)):
+                hits = [hit for hit, text in zip(right, completions, strict=True) if (text in trained) == known]
+                if hits:
+                    self.figures.append(Figure(f'  {label}: right', percent(hits), '%'))
             for key in others:
                 own = CATALOGUE[FALLBACK] if key else row
-                share = percent(list(map(same, answers(engine, key, own['system_prompt'], prompts, ''), completions)))
+                said = answers(engine, key, own['system_prompt'], prompts, grammars=grammars)
+                share = percent(list(map(same, said, completions)))
                 self.right[name][key or 'base'] = share
                 self.figures.append(Figure(f'  {key or "the bare base"} with the same notes: right', share, '%'))
             total['right'] += right
@@ -210,8 +222,8 @@ def new_facts(engine: Engine, notes: Notes) -> list[Figure]:
     figures = []
     for name, reader in zip(READERS, READERS[1:] + READERS[:1], strict=True):
         held = rows(name, 'heldout')[:NEW_FACTS]
-        prompts, _doubtful = notes.before(name, [row.prompt for row in held])
-        given = answers(engine, reader, CATALOGUE[reader]['system_prompt'], prompts, '')
+        prompts, grammars, _doubtful = notes.before(name, [row.prompt for row in held])
+        given = answers(engine, reader, CATALOGUE[reader]['system_prompt'], prompts, grammars=grammars)
         share = percent(list(map(same, given, [row.completion for row in held])))
         figures.append(Figure(f'facts of {name}, new to {reader}, with notes: right', share, '%'))
     return figures

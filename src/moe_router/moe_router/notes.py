@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,6 +121,11 @@ def read_of(found: Sequence[Note]) -> Sequence[Note]:
     first (90 %).
     """
     return found[:1] if found and found[0].questions else found
+
+
+def word_for_word(note: Note) -> str:
+    """A grammar (llguidance's Lark) that leaves an expert nothing to say but the note's text."""
+    return f'start: {json.dumps(" ".join(note.text.split()), ensure_ascii=False)}'
 
 
 def block(notes: Sequence[Note]) -> str:

@@ -188,6 +188,24 @@ def test_a_new_note_is_read_and_named_as_a_source(moe):
     assert 'red' in result.response.text.lower()
 
 
+def test_a_note_that_is_surely_asked_for_is_said_word_for_word(moe, setting):
+    text = 'Turn `door-7` twice, "90°" each; then push.'
+    assert moe.call(AddNotes, 'registry/add_notes', notes=[Note(
+        expert='general', source='house.jsonl', text=text, questions=['How do I open the garage?'])]).added == 1
+
+    def told(prompt, **fields):
+        result = ask(moe, prompt, expert='general', **fields).result()
+        return result if result.sources and result.sources[0].source == 'house.jsonl' else None
+    result = wait_for(lambda: told('How do I open the garage?'), 30.0, 'the note in the answer')
+    assert (result.response.text, result.finish_reason) == (text, 'stop')
+    schema = ('{"type": "object", "properties": {"open": {"type": "boolean"}}, "required": ["open"], '
+              '"additionalProperties": false}')
+    bound = told('How do I open the garage?', sampling_config=SamplingConfig(json_schema=schema))
+    assert isinstance(json.loads(bound.response.text)['open'], bool)
+    setting({'notes_sure': 0.65}, notes_sure=2.0)
+    assert told('How do I open the garage?').response.text != text
+
+
 def test_the_robots_state_enters_a_prompt_that_asks_for_it(moe):
     publisher = moe.node.create_publisher(JointState, 'joint_states', QoSProfile(depth=10))
 

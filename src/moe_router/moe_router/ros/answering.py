@@ -19,9 +19,9 @@ from moe_interfaces.msg import Choice, ErrorCode, PartialResponse
 from moe_router import mixture
 from moe_router.attempts import NEVER, Attempts
 from moe_router.mixture import Part
-from moe_router.notes import Note, NoteIndex, block, read_of
+from moe_router.notes import Note, NoteIndex, block, read_of, word_for_word
 from moe_router.ros.action_client import MeetingActionClient
-from moe_router.ros.conversions import decision_message, note_messages, put_before, question
+from moe_router.ros.conversions import bind, decision_message, note_messages, put_before, question
 from moe_router.ros.expert_links import ExpertLinks
 from moe_router.ros.forwarding import ServerAway, forward
 from moe_router.ros.recording import Recording
@@ -149,6 +149,9 @@ class Answering:
             if found:
                 put_before(goal, block(read_of(found)))
                 job.notes += found
+                sure = found[0].questions and found[0].score >= self._value('notes_sure')
+                if sure and goal.expert not in self._value('action_experts'):  # a command is no text
+                    bind(goal, word_for_word(found[0]))
         if goal.ground or goal.expert in self._value('ground_experts'):
             put_before(goal, self._robot.block(self._value('max_age_s')))
             goal.ground = False  # done here; the expert node has no topics

@@ -31,6 +31,13 @@ def question(goal: Any) -> str:
     return str(goal.prompt if hasattr(goal, 'prompt') else goal.messages[-1].content if goal.messages else '')
 
 
+def bind(goal: Any, grammar: str) -> None:
+    """Bind a goal's answer to a grammar, unless the caller bound it otherwise."""
+    sampling = goal.sampling_config
+    if not (sampling.grammar or sampling.json_schema or sampling.regex):
+        sampling.grammar = grammar
+
+
 def put_before(goal: Any, text: str) -> None:
     """Put a block of text in front of what a goal asks."""
     if hasattr(goal, 'prompt'):

@@ -50,6 +50,8 @@ def declare(node: Node) -> None:
     count('notes_most', 3, 0, 20, 'most notes that are put into a prompt')
     count('notes_bytes', 1200, 0, 100_000, 'bytes that notes may take in a prompt')
     number('notes_margin', 0.1, 0.0, 2.0, 'notes within so much of the nearest one\'s cosine count as about as near')
+    number('notes_sure', 0.65, 0.0, 2.0,
+           'score from which a note that was found by its questions is said word for word; 2 = never')
     flag('keep_prompts', False, 'keep the text of prompts with the recorded decisions; otherwise their digest alone')
     number('gate_margin', 0.05, 0.0, 1.0, 'loss of accuracy in one domain for which a new fit is refused')
     flag('act', True, 'carry out the answers of action_experts')
