@@ -138,6 +138,8 @@ OPERATIONS: dict[str, Operation] = {operation.name: operation for operation in [
          AGAIN),
         ('training.update', 'UpdateTrainingJob', 'registry/update_training_job', 'PUT', '/v1/training/jobs', 'manage'),
         ('router.routes', 'ListRoutes', 'registry/list_routes', 'GET', '/v1/router/routes', 'inference', AGAIN),
+        ('router.fit', 'GetRouterVersion', 'registry/get_router_version', 'GET', '/v1/router/fits/{number}',
+         'inference', AGAIN),
         ('registry.events', 'ListEvents', 'registry/list_events', 'GET', '/v1/registry/events', 'inference', AGAIN),
         ('registry.maintain', 'MaintainRegistry', 'registry/maintain_registry', 'POST', '/v1/registry/maintain',
          'manage', SLOW),

@@ -1,12 +1,13 @@
 """Runs a log of decisions against a version of the head: `ros2 run moe_router replay_routes LOG.jsonl [HEAD.npz]`.
 
-Each line of the log is an object with `prompt` and perhaps `request_id`, `choice` (what was chosen then) and
-`corrected` (what a person said), as `moe router routes --json` writes them. The same head and log give the same output.
+Each line of the log ("-" = standard input) is an object with `prompt` and perhaps `request_id`, `choice` (what was
+chosen then) and `corrected` (what a person said). The same head and log give the same output.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -53,7 +54,8 @@ def main() -> int:
     parser.add_argument('--fallback', default='general')
     options = parser.parse_args()
     try:
-        with options.log.open(encoding='utf-8', errors='replace') as log:
+        with (contextlib.nullcontext(sys.stdin) if options.log == Path('-') else
+              options.log.open(encoding='utf-8', errors='replace')) as log:
             rows = list(replay(Router(Encoder(models_folder())), Head.load(options.head), log,
                                Limits(options.fallback, options.threshold, options.margin)))
     except (OSError, ValueError, KeyError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as jsonlib
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from moe_client.cli.connection import connect
 from moe_client.cli.output import Json, as_json, done, follow, local_time, metrics_line, rows, values
 from moe_client.errors import InvalidRequest
+from moe_client.transport import Values
 from moe_client.types import Route
 
 router = typer.Typer(help='Look into the router and teach it.', no_args_is_help=True)
@@ -95,24 +97,42 @@ def routes(
 
 @router.command()
 def replay(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help='So many of the newest.')] = 100,
+    file: Annotated[Path | None, typer.Argument(metavar='[FILE]', exists=True, dir_okay=False, show_default=False,
+                                                help='JSON as `moe router routes --json` writes it, or a line for '
+                                                'each prompt. Default: the decisions that the registry kept.')] = None,
+    fit: Annotated[int, typer.Option(min=0, help='Fit to decide by, on this machine; 0 = the one that serves.')] = 0,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help='So many of the newest that the registry kept.')] = 100,
     json: Json = False,
 ) -> None:
-    """Ask the router again what it was asked before; shows where it decides otherwise now."""
+    """Decide a log of prompts again, by this fit of the router or another; shows what is decided otherwise."""
     with connect() as client:
-        records = [row for row in client.router.routes(limit=limit) if row['prompt']]
-        if not records:
+        records = _logged(file) if file else client.router.routes(limit=limit)
+        log = [row for row in records if row['prompt']]
+        if not log:
             raise InvalidRequest('No decision was kept with its prompt; the router\'s parameter keep_prompts decides '
                                  'whether they are.')
-        changed = []
-        for row in records:
-            now = client.router.route(row['prompt'])
-            if now.choice != row['decision']['choice']:
-                changed.append((row['request_id'], row['decision']['choice'], now.choice, f'{now.confidence:.3f}',
-                                row['corrected'] or '-', row['prompt']))
+        again = client.router.replay(log, fit)
+    changed = [(row['request_id'], row['before'], row['choice'], f'{row["confidence"]:.3f}', row['corrected'] or '-',
+                row['prompt']) for row in again if row['before'] != row['choice']]
     rows(('request', 'before', 'now', 'confidence', 'corrected', 'prompt'), changed, json)
     if not json:
-        print(f'{len(changed)} of {len(records)} decisions are others now.')
+        print(f'{len(changed)} of {len(again)} decisions are others now.')
+        if labelled := [row for row in again if row['corrected']]:
+            print(f'{sum(row["choice"] == row["corrected"] for row in labelled)} of {len(labelled)} as a person said.')
+
+
+def _logged(file: Path) -> list[Values]:
+    """The records of a log: a JSON list, or an object a line. Raises InvalidRequest with the place that is neither."""
+    try:
+        text = file.read_text(encoding='utf-8')
+        entries = jsonlib.loads(text) if text.lstrip().startswith('[') else [
+            jsonlib.loads(line) for line in text.splitlines() if line.strip()]
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+        raise InvalidRequest(f'{file} is neither a JSON list nor JSON lines: {error}') from error
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, dict) or not isinstance(entry.get('prompt'), str):
+            raise InvalidRequest(f'Entry {number} of {file} is no JSON object with a prompt.')
+    return entries
 
 
 def retrain_router(

@@ -21,6 +21,7 @@ OTHERWISE = ('inference.generate', 'inference.chat')  # have routes of their own
 IN_PATH = re.compile(r'\{(\w+)\}')
 PATH_TYPES: dict[str, Any] = {
     'id': Annotated[int, Path(ge=0, le=2 ** 31 - 1)],
+    'number': Annotated[int, Path(ge=0, le=2 ** 31 - 1, description='0 = the active one')],
     'expert': Annotated[str, Path(pattern=r'^[\w-]{1,64}$', description='id or name')],
     'id_or_name': Annotated[str, Path(pattern=r'^[\w-]{1,64}$')]}
 BODIES: dict[str, type[BaseModel]] = {'hardware.move': MoveBody}
