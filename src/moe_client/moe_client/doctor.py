@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from moe_client import suite
-from moe_client.gateway.ports import taken_by
+from moe_client.gateway.ports import holder, taken_by
 
 GIGABYTE = 1e9
 DEVICES_S = 20.0  # that looking for devices may take
@@ -139,7 +139,7 @@ def _memory() -> Iterator[Finding]:
     enough = memory.total / GIGABYTE >= LEAST_MEMORY_GB
     yield Finding('memory', 'ok' if enough else 'note', f'{memory.available / GIGABYTE:.1f} of '
                   f'{memory.total / GIGABYTE:.1f} GB available', '' if enough else
-                  f'The suite needs {LEAST_MEMORY_GB:g} GB, training more; set cache_size lower in '
+                  f'The suite needs {LEAST_MEMORY_GB:g} GB, training more; set experts.cache_size lower in '
                   'config/experts.yaml.')
     yield Finding('swap', 'ok' if swap.total else 'note', f'{swap.total / GIGABYTE:.1f} GB', '' if swap.total else
                   'Without swap, training can be killed: sudo fallocate -l 8G /swapfile && sudo chmod 600 /swapfile && '
@@ -147,14 +147,17 @@ def _memory() -> Iterator[Finding]:
 
 
 def _ports() -> Iterator[Finding]:
-    running = bool(suite.processes())
+    pids = {process.pid for process in suite.processes()}
     for port, name in ((int(os.environ.get('MOE_API_PORT') or 8000), 'api.port'),
                        (int(os.environ.get('MOE_METRICS_PORT') or 9090), 'metrics.port')):
         taken = taken_by('127.0.0.1', port) if port else ''
-        if taken and not running:
+        by = holder(port) if taken else None
+        if by and pids & {by.pid, by.ppid()}:  # a worker of the gateway is its child
+            yield Finding(f'port {port}', 'ok', f'the suite listens there (pid {by.pid})')
+        elif taken:
             yield Finding(f'port {port}', 'wrong', taken, f'End it, or set {name} in config/gateway.yaml.')
         else:
-            yield Finding(f'port {port}', 'ok', taken or 'free')
+            yield Finding(f'port {port}', 'ok', 'free')
 
 
 def _firewall() -> Iterator[Finding]:

@@ -18,17 +18,20 @@ def taken_by(host: str, port: int) -> str:
         try:
             probe.bind((host, port))
         except OSError as error:
-            return f'{host}:{port} cannot be used ({error.strerror}){_holder(port)}'
+            by = holder(port)
+            return (f'{host}:{port} cannot be used ({error.strerror})'
+                    + (f'; {by.name()} (pid {by.pid}) has it' if by else ''))
     return ''
 
 
-def _holder(port: int) -> str:
+def holder(port: int) -> psutil.Process | None:
+    """The process that listens on a port; None = nobody, or it cannot be seen."""
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections('tcp'):
             address = connection.laddr
             if connection.status == psutil.CONN_LISTEN and address and address.port == port and connection.pid:
-                return f'; {psutil.Process(connection.pid).name()} (pid {connection.pid}) has it'
-    return ''
+                return psutil.Process(connection.pid)
+    return None
 
 
 def listen(host: str, port: int) -> socket.socket:
