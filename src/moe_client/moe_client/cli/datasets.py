@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moe_client.cli.connection import connect
-from moe_client.cli.output import Json, as_json, done, rows, values
+from moe_client.cli.output import Json, as_json, done, rows, shown, values
 from moe_client.cli.plots import histogram
 
 Dataset = Annotated[Path, typer.Argument(metavar='FILE', exists=True, dir_okay=False, help='JSONL file.')]
@@ -40,10 +40,19 @@ def analyze_dataset(
     with connect() as client:
         report = client.datasets.analyze(str(file.absolute()), str(compared_with.absolute()) if compared_with else '',
                                          str(plot.absolute()) if plot else '')
-    values(report, json)
-    if not json:
-        for name, lengths in report.get('lengths', {}).items():
-            histogram(f'rows by {name.replace("_", " ")}', **lengths['histogram'])
+    if json:
+        as_json(report)
+        return
+    lengths = report.pop('lengths', {})
+    values(report)
+    if not lengths:
+        return
+    shares = list(next(iter(lengths.values()))['percentiles'])
+    rows(('length', 'mean', *(f'p{share}' for share in shares)), [
+        (name, shown(found['mean']), *(shown(found['percentiles'][share]) for share in shares))
+        for name, found in lengths.items()])
+    for name, found in lengths.items():
+        histogram(f'rows by {name.replace("_", " ")}', **found['histogram'])
 
 
 def prepare_dataset(
@@ -57,10 +66,13 @@ def prepare_dataset(
     with connect() as client:
         result = client.datasets.prepare(domain, [str(path.absolute()) for path in files],
                                          str(output.absolute()) if output else '', holdout)
-    if not json:
-        values({'dropped because': jsonlib.loads(result['report'] or '{}')})
-    done(f'{result["rows"]} rows, {result["dropped"]} dropped.\ntrain: {result["train"]}\nheldout: {result["heldout"]}',
-         json, **result)
+    report = jsonlib.loads(result['report'] or '{}')
+    done(f'{result["rows"]} rows to train on, {report.get("heldout_rows", 0)} held out, {result["dropped"]} dropped.\n'
+         f'train: {result["train"]}\nheldout: {result["heldout"]}', json, **result)
+    if not json and result['dropped']:
+        values(report.get('reasons', {}))
+        rows(('file', 'line', 'reason'), [(row['file'], row['line'], row['reason'])
+                                          for row in report.get('problems', ())])
 
 
 def register(app: typer.Typer) -> None:

@@ -42,15 +42,20 @@ def rows(columns: Sequence[str], lines: Iterable[Sequence[Any]], json: bool = Fa
         print('\t'.join(str(value) for value in line))
 
 
-def values(shown: Mapping[str, Any], json: bool = False) -> None:
+def values(pairs: Mapping[str, Any], json: bool = False) -> None:
     """Print one "key: value" a line; lists and objects as JSON in their line."""
     if json:
-        as_json(shown)
+        as_json(pairs)
         return
-    for key, value in shown.items():
-        if isinstance(value, (dict, list)):
-            value = json_text(value, None)
-        print(f'{key}: {value}')
+    for key, value in pairs.items():
+        print(f'{key}: {shown(value)}')
+
+
+def shown(value: Any) -> str:
+    """A value for people: numbers to six digits, lists and objects as JSON."""
+    if isinstance(value, float):
+        return f'{value:.6g}'
+    return json_text(value, None) if isinstance(value, (dict, list)) else str(value)
 
 
 def done(sentence: str, json: bool = False, **facts: Any) -> None:

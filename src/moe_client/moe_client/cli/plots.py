@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from moe_client.cli.output import console
+from moe_client.cli.output import console, shown
 
 WIDTH, HEIGHT = 80, 14  # characters
 _STEP = re.compile(r'Step (\d+): Loss=([0-9.]+)(?: Validation=([0-9.]+))?')
@@ -38,6 +38,8 @@ def histogram(title: str, counts: Sequence[int], edges: Sequence[float]) -> None
     plotext.clear_figure()
     middles = [(low + high) / 2 for low, high in pairwise(edges)]
     plotext.bar(middles, list(counts), width=edges[1] - edges[0])
+    ticks = [edges[0], edges[len(edges) // 2], edges[-1]]
+    plotext.xticks(ticks, [shown(float(tick)) for tick in ticks])
     _print(plotext, title)
 
 
