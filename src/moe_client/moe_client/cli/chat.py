@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import readline
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from moe_client.errors import MoeError
 from moe_client.types import Generation
 
 HELP = ('/reset forgets the conversation, /expert NAME asks one expert, /expert lets the router choose again, '
-        '/quit or Ctrl-D ends.\nA line that ends with \\ goes on; Ctrl-C stops the answer.')
+        '/quit, /exit, /bye or Ctrl-D ends.\nA line that ends with \\ goes on; Ctrl-C stops the answer.')
 QUOTE = '"""'
 
 
@@ -68,7 +69,7 @@ def chat(
             print(HELP)
         for text in _inputs():
             command, _, argument = text.partition(' ')
-            if command == '/quit':
+            if command in ('/quit', '/exit', '/bye'):
                 return
             if command == '/help':
                 print(HELP)
@@ -76,6 +77,8 @@ def chat(
                 talk.messages.clear()
             elif command == '/expert':
                 talk.expert = argument.strip()
+            elif re.fullmatch(r'/[a-z]+', text):  # "/dev/video0 is missing" is a question
+                print(f'moe: There is no {text}; /help names what there is.', file=sys.stderr)
             elif text.strip():
                 talk.say(text)
 

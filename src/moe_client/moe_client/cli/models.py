@@ -18,6 +18,8 @@ from moe_client.errors import ExpertNotReady
 
 def quantize(
     expert: Expert,
+    to: Annotated[str, typer.Argument(metavar='[QUANTIZATION]', show_default=False,
+                                      help='The same as --quantization.')] = '',
     quantization: Annotated[str, typer.Option('--quantization', '-q', help='Q8_0 (Q8), Q4_0 (Q4), Q4_K_M, ...; best = '
                                               'the fastest that answers as well.')] = 'best',
     version: Annotated[int, typer.Option(min=0, help='0 = the one that is served.')] = 0,
@@ -27,7 +29,7 @@ def quantize(
 ) -> None:
     """Make a version of an expert in another number format; one that answers worse is refused."""
     with connect() as client:
-        result = follow(client.experts.quantize(expert, quantization, promote=promote, version=version,
+        result = follow(client.experts.quantize(expert, to or quantization, promote=promote, version=version,
                                                 max_perplexity_ratio=max_perplexity_ratio), json)
     done(f'Version {result.get("version")} is in {result.get("quantization")}: {metrics_line(result)}', json, **result)
 
