@@ -13,7 +13,9 @@ from moe_client.cli import app, main
 from moe_client.cli.reference import reference
 
 DOCS = Path(__file__).resolve().parents[3] / 'docs'
-NOT_RUN = ('moe up', 'moe logs -f', 'moe training-logs 456 -f', 'moe registry psql')  # go on, or become another program
+# they go on, or become another program
+NOT_RUN = ('moe up', 'moe up --profile cpu experts', 'moe up --profile memory experts', 'moe logs -f',
+           'moe training-logs 456 -f', 'moe registry psql')
 COMMANDS = [line.replace('\\', '').split(' | ', 1)[0].strip() for line in re.findall(
     r'\| `(moe [^`]+)` \|$', (DOCS / 'from-the-guide.md').read_text().partition('## Settings')[0], re.MULTILINE)]
 
