@@ -35,4 +35,5 @@ class EmergencyStop:
     def check(self) -> None:
         """Raise SafetyViolation while it is tripped."""
         if self._reason:
-            raise SafetyViolation(f'The e-stop is on ({self._reason}); call reset_estop once the cause is gone.')
+            raise SafetyViolation(f'The e-stop is on ({self._reason}); call reset_estop (`moe reset-estop`) once the '
+                                  'cause is gone.')

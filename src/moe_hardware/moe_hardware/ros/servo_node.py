@@ -294,7 +294,7 @@ class ServoNode(ManagedNode):
     def _estop(self) -> str:
         first = self._controller.trip('the estop service was called')
         self.get_logger().warning('E-stop: the estop service was called.')
-        return 'The e-stop is on; reset_estop allows motion again.' if first else 'The e-stop was on already.'
+        return 'The e-stop is on; `moe reset-estop` allows motion again.' if first else 'The e-stop was on already.'
 
     def _reset_estop(self) -> str:
         self._controller.reset()
