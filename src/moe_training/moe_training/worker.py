@@ -64,7 +64,8 @@ class TrainingWorker:
         job.save(folder)
         events = EventReader(folder, skip=True)
         # waiting threads sleep: spinning ones would take the cores from the robot's other processes
-        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', TOKENIZERS_PARALLELISM='false', TQDM_DISABLE='1')
+        environment = dict(os.environ, OMP_WAIT_POLICY='PASSIVE', TOKENIZERS_PARALLELISM='false', TQDM_DISABLE='1',
+                           PYTHONWARNINGS='ignore::FutureWarning')  # of libraries among themselves
         several = ['-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', str(job.processes)]
         launcher = several if job.processes > 1 else []
         with log.open('ab') as output:
