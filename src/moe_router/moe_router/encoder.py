@@ -22,6 +22,8 @@ class Encoder:
     def __init__(self, folder: Path, threads: int = 2) -> None:
         if not (folder / ENCODER).is_file():
             raise FileNotFoundError(f'{folder / ENCODER} is missing; run `./moe`, or moe_router\'s prepare_encoder.')
+        made = (folder / ENCODER).stat()
+        self.name = f'{ENCODER} {made.st_size} {made.st_mtime_ns}'  # changes with the file
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3

@@ -114,6 +114,8 @@ class RegistryLink:
                    for row in found.experts}
         table = Table(experts, self._trials(found.experts))
         if table != self.table:
+            if not self.table.experts:
+                self._read_notes()  # the first start: nobody is answered before there is something to read
             self.table = table
             table.save(self._path)
         self._read_notes()
