@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
@@ -31,6 +33,7 @@ from moe_interfaces.srv import (
     RoutePrompt,
     StartAbTest,
 )
+from moe_router.classifier import Head
 
 QUESTIONS = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I see how much disk space is free?',
              'robotics': 'How do I list all active ROS 2 topics?', 'general': 'What is the capital of France?'}
@@ -352,6 +355,26 @@ def test_a_killed_node_that_is_back_at_once_does_not_keep_its_callers_waiting(mo
             assert result.response.text.startswith(answer.text[:20])
             again = moe.ask(GenerateResponse, 'both/generate_response', prompt=QUESTIONS['general'], expert='general')
             assert 'Paris' in again.result(60.0).response.text
+
+
+def test_a_refused_fit_is_not_made_again_after_a_restart_but_by_request(moe, suite, environment, tmp_path):
+    served = Path(environment['MOE_HOME'])
+    (tmp_path / 'models').symlink_to((served / 'models').resolve())
+    (tmp_path / 'router').mkdir()
+    replace(Head.load(served / 'router' / 'head.npz'), digest='of others').save(tmp_path / 'router' / 'head.npz')
+    active = moe.call(GetRouterVersion, 'registry/get_router_version').version.number
+    (tmp_path / 'router' / 'version').write_text(str(active))
+    samples = moe.call(ListRouteSamples, 'registry/list_route_samples', limit=1)
+    (tmp_path / 'router' / 'refused').write_text(samples.digest)
+    with second_router(suite, {**environment, 'MOE_HOME': str(tmp_path)}, '["experts"]') as router:
+        began = len(router.log.read_text())
+        wait_for(lambda: moe.call(RoutePrompt, 'both/route_prompt', prompt=QUESTIONS['linux']).decision.choice
+                 == 'linux', 60.0, 'a decision')
+        assert moe.call(GetRouterStats, 'both/stats').router_version == active
+        assert 'are not fitted again' in router.log.read_text()[began:]
+        assert moe.ask(RetrainRouter, 'both/retrain_router', force=True).result(180.0).activated
+        assert router.log.read_text()[began:].count('Fitted on') == 1
+    assert (tmp_path / 'router' / 'refused').read_text() == ''
 
 
 def test_without_any_expert_node_it_says_so(moe, suite, environment):

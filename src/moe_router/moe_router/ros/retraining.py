@@ -39,7 +39,7 @@ class Retraining:
                  stop: threading.Event) -> None:
         self._node, self._router, self._registry, self._folder, self._stop = node, router, registry, folder, stop
         self._lock = threading.Lock()
-        self._refused = ''  # digest of samples whose fit was refused: not tried again until they change
+        self._refused = ''  # digest of samples that are not fitted again until they change
         self._added: object = None  # rules whose samples the registry has
         self._seen: str | None = None  # digest of the file of the registry's active version
         self.number = 0
@@ -47,6 +47,10 @@ class Retraining:
         with contextlib.suppress(OSError, ValueError, KeyError):
             router.head = Head.load(self._head)
             self.number = int((folder / 'version').read_text())
+            self._refused = (folder / 'refused').read_text()
+        if self._refused:
+            node.get_logger().warning('Samples whose fit was refused are not fitted again before they change; '
+                                      '`moe retrain-router --force` serves them all the same.')
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._follow, name='fit')
         self._server = ActionServer(
@@ -95,7 +99,7 @@ class Retraining:
             if fitted is None:
                 return
             if fitted.refusal:
-                self._refused = fitted.head.digest
+                self._refuse(fitted.head.digest)
                 self._node.get_logger().warning(fitted.refusal)
             else:
                 self._activate(fitted)
@@ -104,6 +108,12 @@ class Retraining:
             self._node.get_logger().warning(f'The router could not be fitted: {error}')
         finally:
             self._lock.release()
+
+    def _refuse(self, digest: str) -> None:
+        """Fit samples of this digest no more unless somebody asks for it, also after a restart."""
+        self._refused = digest
+        with contextlib.suppress(OSError):
+            (self._folder / 'refused').write_text(digest)
 
     def _settled_digest(self) -> str:
         """The samples' digest once it stays: a head fitted on half of what is being written sends people astray."""
@@ -137,7 +147,7 @@ class Retraining:
         head.save(self._head)
         # the fit belongs to other samples than the registry has now, and a person wants it all the same
         if self.number:
-            self._refused = self._registry.samples_digest()
+            self._refuse(self._registry.samples_digest())
         self._serve(head, version.number)
         self._node.get_logger().info(f'Router version {version.number} serves.')
 
@@ -211,7 +221,7 @@ class Retraining:
                 result.activated = not fitted.refusal or handle.request.force
                 if result.activated:
                     result.version = self._activate(fitted)
-                    self._refused = ''
+                    self._refuse('')
         except FitError as error:
             result.error_code = ErrorCode.CANCELLED if cancelled() else ErrorCode.TRAINING_FAILED
             result.error_msg = str(error)
