@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from moe_client.cli.connection import connect
-from moe_client.cli.output import Json, as_json, console
+from moe_client.cli.output import Json, as_json, console, rate
 from moe_client.types import Chunk
 
 
@@ -46,7 +46,7 @@ def ask(
                     unsure = ', nobody was sure enough' if item.route.abstained else ''
                     unsure += f', {len(item.sources)} notes were about as near' if item.doubtful else ''
                     console.print(f'[dim]{item.expert}@{item.expert_version} · confidence '
-                                  f'{item.route.confidence:.2f}{unsure} · {item.tokens_per_second:.0f} tokens/s[/dim]')
+                                  f'{item.route.confidence:.2f}{unsure} · {rate(item.tokens_per_second)}[/dim]')
 
 
 def register(app: typer.Typer) -> None:

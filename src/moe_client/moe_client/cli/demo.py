@@ -13,7 +13,7 @@ from ament_index_python.packages import get_package_share_directory
 
 from moe_client import suite
 from moe_client.cli import interrupts
-from moe_client.cli.output import console
+from moe_client.cli.output import console, rate
 from moe_client.cli.training import show
 from moe_client.errors import MoeError
 from moe_client.types import Chunk, Generation
@@ -79,7 +79,7 @@ def _ask(client: Client, prompt: str, expected: str) -> str:
             print(item.text, end='', flush=True)
     print()
     assert answer is not None  # the stream ends with a Generation or raises
-    console.print(f'  first token after {1000 * first_s:.0f} ms, {answer.tokens_per_second:.0f} tokens/s, '
+    console.print(f'  first token after {1000 * first_s:.0f} ms, {rate(answer.tokens_per_second)}, '
                   f'{answer.completion_tokens} tokens, {answer.finish_reason}', style='dim')
     if answer.expert != expected:
         return f'"{prompt}" was answered by {answer.expert}, not by {expected}'

@@ -86,6 +86,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
+def rate(tokens_per_second: float) -> str:
+    """How fast an answer was decoded; one that came in one step has no rate."""
+    return f'{tokens_per_second:.0f} tokens/s' if tokens_per_second else 'all at once'
+
+
 def local_time(seconds: float) -> str:
     """A time for people; '-' = not yet."""
     return time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(seconds)) if seconds else '-'
