@@ -179,6 +179,7 @@ class Retraining:
         version = self._registry.register(fitted.path, int(fitted.report['samples']),
                                           self._node.get_parameter('confidence_threshold').value, metrics)
         fitted.head.save(self._head)
+        self._refuse('')
         self._serve(fitted.head, version.number if version is not None else 0)
         self._forget_old(fitted.path.parent)
         return version if version is not None else RouterVersion(
@@ -221,7 +222,6 @@ class Retraining:
                 result.activated = not fitted.refusal or handle.request.force
                 if result.activated:
                     result.version = self._activate(fitted)
-                    self._refuse('')
         except FitError as error:
             result.error_code = ErrorCode.CANCELLED if cancelled() else ErrorCode.TRAINING_FAILED
             result.error_msg = str(error)
