@@ -2,9 +2,13 @@
 
 import sys
 import threading
+from contextlib import closing
 
+import pytest
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 
+from moe_client.errors import Unavailable
 from moe_client.ros.graph import Graph
 
 
@@ -37,3 +41,16 @@ def test_it_outlives_subscriptions_that_other_threads_destroy():
         speaker.join()
         graph.close()
         other.close()
+
+
+def test_who_has_just_come_waits_for_its_discovery_before_it_calls_a_server_away():
+    with closing(Graph(ready_timeout_s=0.1, discovery_s=30.0)) as newcomer, \
+            closing(Graph(ready_timeout_s=0.1)) as resident:
+        with pytest.raises(Unavailable):
+            resident.call(Trigger, 'late', Trigger.Request())
+        server = Graph()
+        timer = threading.Timer(1.0, lambda: server.node.create_service(
+            Trigger, 'late', lambda _request, response: Trigger.Response(success=True)))
+        with closing(server):
+            timer.start()
+            assert newcomer.call(Trigger, 'late', Trigger.Request(), timeout_s=25.0).success

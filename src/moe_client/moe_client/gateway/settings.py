@@ -6,6 +6,9 @@ import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+READY_TIMEOUT_S = 2.0  # a node that is away is told soon, and one that starts again is often back by then
+DISCOVERY_S = 10.0  # discovery takes well under a second, but several times that where a whole suite starts
+
 
 @dataclass(frozen=True)
 class Settings:

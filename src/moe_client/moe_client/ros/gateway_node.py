@@ -20,11 +20,10 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
 
 from moe_client.gateway.ports import listen, taken_by
-from moe_client.gateway.settings import Settings
+from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.diagnostics import diagnose
 from moe_client.ros.graph import Graph
 
-READY_TIMEOUT_S = 2.0  # a node that is away is told soon, and one that starts again is often back by then
 RETRY_S = 5.0
 _LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warn': logging.WARNING, 'error': logging.ERROR,
            'fatal': logging.CRITICAL}
@@ -80,7 +79,7 @@ class Health:
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exit code 0."""
     stop = threading.Event()
-    graph = Graph(name='gateway', arguments=sys.argv, ready_timeout_s=READY_TIMEOUT_S)
+    graph = Graph(name='gateway', arguments=sys.argv, ready_timeout_s=READY_TIMEOUT_S, discovery_s=DISCOVERY_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
     try:

@@ -17,11 +17,10 @@ import uvicorn
 from moe_client.gateway.application import application
 from moe_client.gateway.metrics import Metrics
 from moe_client.gateway.server import configuration, log_to_stdout
-from moe_client.gateway.settings import Settings
+from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.backend import RosBackend
 from moe_client.ros.graph import Graph
 
-READY_TIMEOUT_S = 2.0  # a node that is away is told soon, and one that starts again is often back by then
 GRACE_S = 6.0
 
 
@@ -62,7 +61,7 @@ def main() -> None:
     values = json.loads(told)
     settings = Settings(**{**values, 'home': Path(values['home'])})
     log_to_stdout(int(level))
-    graph = Graph(arguments=arguments, ready_timeout_s=READY_TIMEOUT_S)
+    graph = Graph(arguments=arguments, ready_timeout_s=READY_TIMEOUT_S, discovery_s=DISCOVERY_S)
     # uvicorn raises the signal anew that it ended for
     with contextlib.closing(graph), contextlib.suppress(KeyboardInterrupt):
         serve(socket.socket(fileno=int(descriptor)), settings, graph, Metrics())

@@ -66,13 +66,15 @@ class Graph:
         name: of the node; '' = one of its own, without parameters.
         arguments: ROS arguments of the command line.
         ready_timeout_s: how long a call waits for a node that is starting or away [s].
+        discovery_s: how long after this one's start it waits in any case: who has just come sees nobody yet [s].
 
     Every call raises Unavailable when nobody serves the name and Timeout when nobody answers in time.
     """
 
     def __init__(self, namespace: str = 'moe', name: str = '', arguments: Sequence[str] = (),
-                 ready_timeout_s: float = 10.0) -> None:
+                 ready_timeout_s: float = 10.0, discovery_s: float = 0.0) -> None:
         self._ready_timeout_s = ready_timeout_s
+        self._discovered_by = time.monotonic() + discovery_s
         self._context = Context()
         rclpy.init(args=list(arguments), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(
@@ -102,7 +104,7 @@ class Graph:
         self.node.destroy_node()
 
     def _ready_by(self) -> float:
-        return time.monotonic() + self._ready_timeout_s
+        return max(time.monotonic() + self._ready_timeout_s, self._discovered_by)
 
     def _service(self, interface: Any, name: str) -> Any:
         with self._lock:
