@@ -11,7 +11,7 @@ os.environ.setdefault('ROS_PYTHON_CHECK_FIELDS', '1')
 
 @pytest.fixture(scope='session', autouse=True)
 def home(tmp_path_factory):
-    """A MOE_HOME of the tests' own: what the machine's suite has calibrated or journalled is neither read nor written."""
+    """A MOE_HOME of the tests' own: what the machine's suite calibrated or journalled is neither read nor written."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('MOE_HOME', str(tmp_path_factory.mktemp('moe')))
         yield
