@@ -31,6 +31,22 @@ def test_an_answer_that_leaves_no_choice_is_given(engine):
     assert (result.text, result.finish_reason) == ('{"a":1}', 'stop')
 
 
+@pytest.mark.parametrize(('options', 'text'), [
+    ({}, 'look at the door'), ({'stop': (' the',)}, 'look at'),
+    ({'sampling': Sampling(temp=0.0, n_probs=2)}, 'look at the door')], ids=['all', 'stop', 'probs'])
+def test_an_answer_without_any_choice_waits_for_nobody(engine, options, text):
+    for number in range(4):  # as many as run at once
+        engine.submit(request(f'long {number}', max_tokens=60))
+    engine.step()
+    engine.submit(request('given', grammar='start: "look at the door"', **options))
+    *pieces, result = [item for item in engine.step() if item.id == 'given']
+    assert (result.text, result.finish_reason, result.error_code) == (text, 'stop', 0)
+    assert ''.join(piece.text for piece in pieces) == text
+    assert result.prompt_tokens > 1 and len(result.tokens) >= 2
+    assert [row[0][:2] for row in result.probs] == [
+        (token, 1.0) for token in result.tokens if 'sampling' in options]
+
+
 def test_a_regex_binds_the_answer(engine):
     assert answers(engine, request('regex', regex='(left|right){1,2}'))['regex'].text.strip('leftrigh') == ''
 

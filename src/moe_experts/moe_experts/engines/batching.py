@@ -91,7 +91,12 @@ class BatchingEngine:
         if sum(min(len(one.prompt) + request.max_tokens, limit) for one in branches) > self._runtime.context_tokens:
             raise EngineError(f'A mixture of {len(parts)} such answers does not fit into the context of '
                               f'{self._runtime.context_tokens} tokens; lower max_tokens.')
-        self._places.waiting.append(Sequence(request, branches, self._grammars.matcher(request), limit))
+        sequence = Sequence(request, branches, self._grammars.matcher(request), limit)
+        self._places.waiting.append(sequence)
+        if sequence.foregone:  # there is nothing to compute
+            pieces, reason = sequence.advance(self._runtime, time.monotonic())
+            self._ended += pieces
+            self._end(sequence, reason)
 
     def _prompt(self, messages: Messages, request: Request, limit: int) -> list[int]:
         tokens = self._chat.tokens(messages)
@@ -200,10 +205,10 @@ class BatchingEngine:
     def _advance(self, sequence: Sequence, branch: Branch, rows: NDArray[np.float32]) -> None:
         """Draw the next token, and more for as long as they were guessed: rows[i] are the logits behind i of those."""
         guess, branch.guess, stood = branch.guess, [], 0
-        reason, code, message = '', 0, ''
+        reason, code, message, now = '', 0, '', time.monotonic()
         try:
             while True:
-                pieces, reason = sequence.advance(self._runtime)
+                pieces, reason = sequence.advance(self._runtime, now)
                 self._ended += pieces
                 if reason or guess[stood:stood + len(branch.pending)] != branch.pending:
                     break

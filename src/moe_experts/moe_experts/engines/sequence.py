@@ -82,8 +82,9 @@ class Sequence:
         self._text = AnswerText(request.stop)
         self._tokens: list[int] = []
         self._probs: list[tuple[Probable, ...]] = []
-        self._opening: list[int] = []
-        self._started = self._first = 0.0
+        # what the grammar forces at the beginning needs no step of its own: it is decoded with the prompt
+        self._opening = matcher.forced(min(request.max_tokens, limit - self.prompt_tokens - 1)) if matcher else []
+        self._started = self._first = self._last = 0.0
 
     @property
     def kind(self) -> Kind | None:
@@ -116,10 +117,6 @@ class Sequence:
     def begin(self, now: float, guess: list[int]) -> None:
         """Get its turn for the first time; every branch has its slot. `guess` is what the answer may be."""
         self._started = now
-        if self._matcher:
-            # what the grammar forces at the beginning needs no step of its own: it is decoded with the prompt
-            self._opening = self._matcher.forced(
-                min(self.request.max_tokens, self.limit - self.prompt_tokens - 1))
         for branch in self.branches:
             branch.decoded = branch.prompt[:branch.cached]
             branch.pending = branch.prompt[branch.cached:] + self._opening
@@ -127,21 +124,27 @@ class Sequence:
             room = min(self.request.max_tokens, self.limit - self.prompt_tokens - 1)
             self.branches[0].guess = guess[len(self._opening):room]
 
+    @property
+    def foregone(self) -> bool:
+        """Whether the grammar leaves no choice in all that is still to be said."""
+        return self._matcher is not None and self._matcher.done
+
     def ready(self) -> bool:
         """Whether the next token can be drawn."""
         return all(branch.logits is not None for branch in self.branches)
 
-    def advance(self, runtime: Runtime) -> tuple[list[Piece], str]:
+    def advance(self, runtime: Runtime, now: float) -> tuple[list[Piece], str]:
         """Draw the next token and what follows from it; returns the new text and why it ends ('' = it goes on).
+
+        `now` is when the step that made the logits was over: tokens of one step have one time.
 
         Raises EngineError (3000) where the grammar breaks.
         """
         opening, self._opening = self._opening, []
-        fresh = [] if self._matcher and self._matcher.done else self._draw(runtime)
+        fresh = [] if self.foregone else self._draw(runtime)
         for branch in self.branches:
             branch.logits = None
-        if not self._first:
-            self._first = time.monotonic()
+        self._first, self._last = self._first or now, now
         pieces: list[Piece] = []
         certain = len(self._probs)
         for index, token in enumerate(opening + fresh, len(self._tokens)):
@@ -158,7 +161,7 @@ class Sequence:
                 return pieces, 'stop'
             if len(self._tokens) >= self.request.max_tokens:
                 return pieces, 'length'
-        if self._matcher and self._matcher.done:
+        if self.foregone:
             return pieces, 'stop'
         if max(len(branch.decoded) for branch in self.branches) + len(fresh) >= self.limit:
             return pieces, 'length'
@@ -198,11 +201,10 @@ class Sequence:
         tail = self._text.finish()
         now = time.monotonic()
         started = self._started or now
-        first = self._first or now
         result = Result(
             self.request.id, self._text.text, tuple(self._tokens), reason, self.prompt_tokens,
-            queue_s=started - self.arrived, prefill_s=first - started if self._started else 0.0,
-            first_token_s=first - self.arrived if self._first else 0.0, decode_s=now - first,
+            queue_s=started - self.arrived, prefill_s=(self._first or now) - started if self._started else 0.0,
+            first_token_s=self._first - self.arrived if self._first else 0.0, decode_s=self._last - self._first,
             total_s=now - self.arrived, error_code=code, error_msg=message, retry_after_s=retry_after_s,
             cached_tokens=min(branch.cached for branch in self.branches),
             probs=tuple(self._probs[:len(self._tokens)]), weights=self._mixture.weights if self._mixture else ())

@@ -13,7 +13,6 @@ from moe_experts.pool import FOREVER, Loaded
 from moe_interfaces.msg import ChatMessage, Choice, Expert, SamplingConfig, TokenProb, TokenProbArray
 
 MOST_ANSWERS = 8
-ONE_STEP_S = 0.001  # shorter than any step of decoding
 _SAMPLING = ('temp', 'top_k', 'top_p', 'min_p', 'typical_p', 'penalty_repeat')
 
 
@@ -154,8 +153,8 @@ def fill(result: Any, found: Result, goal: Any, expert: Expert, version: int, ca
     usage.total_tokens = usage.prompt_tokens + usage.completion_tokens
     for name in ('queue_s', 'prefill_s', 'first_token_s', 'decode_s', 'total_s'):
         setattr(timings, name, float(getattr(found, name)))
-    # an answer that its grammar forces is decoded with its prompt: that is no rate
-    timings.tokens_per_second = (len(found.tokens) - 1) / found.decode_s if found.decode_s > ONE_STEP_S else 0.0
+    # an answer whose tokens come all at once, forced by its grammar or guessed, has no rate
+    timings.tokens_per_second = (len(found.tokens) - 1) / found.decode_s if found.decode_s else 0.0
     result.expert, result.expert_version, result.request_id = expert.name, version, goal.request_id
     result.route.choice, result.route.confidence, result.route.stage = expert.name, 1.0, 'named'
     result.retry_after = found.retry_after_s
