@@ -25,9 +25,12 @@ from moe_client.types import Chunk, Generation
 
 ROOT = Path(__file__).parents[1]
 GOAL_POSITION = 116  # register of the X series
-QUESTIONS = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
-             'How do I list all active ROS 2 topics?', 'What is the capital of France?')
+NEAR_A_NOTE = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
+               'How do I list all active ROS 2 topics?')
+TO_THE_MODEL = ('which module reads settings written as json', 'who is hogging memory right now',
+                'my head joint feels limp', 'What is the capital of France?')
 SEEDS = itertools.count()
+FEWEST_TOKENS = 5  # of an answer whose speed means something
 LIMIT_MEMORY_GB = 1.5
 LIMIT_MOTION_MS = 200.0
 
@@ -108,16 +111,14 @@ def main() -> None:
     with suite.running(simulate=True), Client() as client:
         suite.wait_until_ready(client, joints=True)
         figures.append(Figure('warm start: up until the router routes', time.monotonic() - begin, 's'))
-        for prompt in QUESTIONS:
+        for prompt in NEAR_A_NOTE + TO_THE_MODEL:
             ask(client, prompt)  # loads the expert
-        firsts, rates = [], []
-        for _ in range(options.repeats):
-            for prompt in QUESTIONS:
-                first, answer = ask(client, prompt)
-                firsts.append(1000 * first)
-                if answer.tokens_per_second:  # notes that are said word for word come at once
-                    rates.append(answer.tokens_per_second)
-        figures.append(figure('time to first token, four experts in turn', firsts, 'ms'))
+        for name, prompts in (('note said word for word, three experts', NEAR_A_NOTE),
+                              ('written by the model, four experts', TO_THE_MODEL)):
+            found = [ask(client, prompt) for _ in range(options.repeats) for prompt in prompts]
+            figures.append(figure(f'time to first token: {name} in turn', [1000 * first for first, _answer in found],
+                                  'ms'))
+        rates = [answer.tokens_per_second for _first, answer in found if answer.completion_tokens >= FEWEST_TOKENS]
         figures.append(figure('tokens/s of one stream', rates, '1/s', least=10))
         figures += [
             figure('"look left 30 degrees" to the first goal on the bus',
