@@ -48,6 +48,14 @@ def test_more_wordings_ask_for_every_fact_in_words_of_no_other_part(name):
     assert not {shape(row['prompt']) for row in others} & {shape(row['prompt']) for row in wordings}
 
 
+def test_what_belongs_to_nobody_is_shown_in_other_words_than_it_is_asked_for():
+    shown, asked = ({shape(row['prompt']) for part in parts for row in rows('general', part)}
+                    for parts in (('train', 'wordings'), ('heldout',)))
+    assert len(shown) >= 900
+    assert not shown & asked
+    assert all(row['intent'] for row in rows('general', 'wordings'))
+
+
 @pytest.mark.parametrize('name', READERS)
 def test_further_facts_are_others_than_the_trained_ones(name):
     train, facts = rows(name, 'train'), rows(name, 'facts')
