@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from moe_router.prepare_encoder import ENCODER, TOKENIZER
 
 MAX_TOKENS = 256
-_BATCH = 64
+_BATCH = 16  # larger ones are no faster on a CPU, and take memory
 
 
 class Encoder:
@@ -29,6 +29,7 @@ class Encoder:
         options.log_severity_level = 3
         # spinning threads would take the cores from the experts
         options.add_session_config_entry('session.intra_op.allow_spinning', '0')
+        options.enable_cpu_mem_arena = False  # it would keep what the largest batch took, and is no faster
         self._session = onnxruntime.InferenceSession(
             str(folder / ENCODER), options, providers=['CPUExecutionProvider'])
         self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
