@@ -27,8 +27,8 @@ ROOT = Path(__file__).parents[1]
 GOAL_POSITION = 116  # register of the X series
 NEAR_A_NOTE = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
                'How do I list all active ROS 2 topics?')
-TO_THE_MODEL = ('which module reads settings written as json', 'who is hogging memory right now',
-                'the servo is limp, why', 'What is the capital of France?')
+TO_THE_MODEL = ('Which module turns script arguments into options?', 'Suppose my ssh drops, how does the job survive?',
+                'My colleague wants more output from his node.', 'What is the capital of France?')
 SEEDS = itertools.count()
 FEWEST_TOKENS = 5  # of an answer whose speed means something
 LIMIT_MEMORY_GB = 1.5

@@ -22,9 +22,9 @@ from moe_client.types import Chunk, Generation
 
 
 @pytest.mark.parametrize(('prompt', 'expert'), [
-    ('How do I read a JSON file in Python?', 'python'),
-    ('How can I see how much disk space is free?', 'linux'),
-    ('How do I list all active ROS 2 topics?', 'robotics'),
+    ('Which module turns script arguments into options?', 'python'),
+    ('Suppose my ssh drops, how does the job survive?', 'linux'),
+    ('My colleague wants more output from his node.', 'robotics'),
 ])
 def test_each_domain_is_answered_by_its_expert_token_by_token(client, prompt, expert):
     *chunks, answer = client.inference.generate_stream(prompt)
@@ -32,9 +32,19 @@ def test_each_domain_is_answered_by_its_expert_token_by_token(client, prompt, ex
     assert answer.expert == expert
     assert answer.finish_reason == 'stop'
     assert not answer.route.abstained
-    assert len([chunk for chunk in chunks if chunk.text]) > 1
+    assert len([chunk for chunk in chunks if chunk.text]) > 3
     assert ''.join(chunk.text for chunk in chunks) == answer.text
     assert answer.completion_tokens > 3
+    assert answer.tokens_per_second > 0.0
+
+
+def test_a_note_that_is_near_is_said_without_the_model(client):
+    *chunks, answer = client.inference.generate_stream('How do I list all active ROS 2 topics?')
+    assert (answer.expert, answer.text, answer.finish_reason) == ('robotics', 'Run `ros2 topic list`.', 'stop')
+    assert ''.join(chunk.text for chunk in chunks) == answer.text
+    assert answer.completion_tokens > 3
+    assert answer.tokens_per_second == 0.0
+    assert answer.sources[0]['text'] == answer.text
 
 
 def test_out_of_every_domain_the_fallback_expert_answers(client):

@@ -21,12 +21,13 @@ from moe_client.types import Chunk, Generation
 if TYPE_CHECKING:
     from moe_client.client import Client
 
-# (prompt, the expert that should answer it); the fifth is out of every domain, the last one moves the head.
+# (prompt, the expert that should answer it). The first three are put in words that no note is near, so that the expert
+# reads and writes; the fourth is answered by a note. The fifth is out of every domain, the last one moves the head.
 PROMPTS = (
-    ('How do I read a JSON file in Python?', 'python'),
-    ('How can I see how much disk space is free?', 'linux'),
+    ('Which module turns script arguments into options?', 'python'),
+    ('Suppose my ssh drops, how does the job survive?', 'linux'),
+    ('My colleague wants more output from his node.', 'robotics'),
     ('How do I list all active ROS 2 topics?', 'robotics'),
-    ('The servo does not respond, what should I check first?', 'robotics'),
     ('What is the capital of France?', 'general'),
     ('Look left 30 degrees', 'motion'),
 )
