@@ -1,6 +1,7 @@
 """The page in a real browser, against the small suite; pictures of it are left among the test's files."""
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -54,6 +55,7 @@ def test_a_question_by_keyboard_alone(browser, gateway, pictures, name, options)
     assert 'else:' in who
     assert page.locator('.said').nth(1).inner_text().strip()
     assert 'degraded' in page.locator('#health').inner_text()
+    assert re.search(r'queue depth \d+ · .*memory \d+ MB', page.locator('#components').inner_text())
     assert page.evaluate('document.documentElement.scrollWidth <= window.innerWidth')
     page.screenshot(path=str(pictures / f'{name}.png'), full_page=True)
     assert not errors

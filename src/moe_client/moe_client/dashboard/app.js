@@ -223,13 +223,18 @@ for (const [id, path] of [['estop', '/v1/hardware/estop'], ['reset', '/v1/hardwa
 }
 
 // health -------------------------------------------------------------------------------------------------------------
+function detail(key, value) {
+  if (key.endsWith('_bytes')) return `${key.slice(0, -6)} ${Math.round(value / 1e6)} MB`;
+  return `${key.replaceAll('_', ' ')} ${[value].flat().join(', ') || 'none'}`;
+}
+
 async function showHealth() {
   const health = (await (await fetch('/health')).json()).data;
   $('health').textContent = health.down.length ? `${health.status}: ${health.down.join(', ')} away` : health.status;
   $('health').className = health.status === 'ok' ? 'up' : 'down';
   $('components').replaceChildren(...Object.entries(health.components).flatMap(([name, { status, ...more }]) => [
     element('dt', name),
-    element('dd', [status, ...Object.entries(more).map(([key, value]) => `${key} ${[value].flat().join(', ')}`)].join(' · '), status)]));
+    element('dd', [status, ...Object.entries(more).map(([key, value]) => detail(key, value))].join(' · '), status)]));
 }
 
 // what comes by itself -----------------------------------------------------------------------------------------------
