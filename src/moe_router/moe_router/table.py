@@ -20,6 +20,7 @@ class Row:
     version: int
     routable: bool
     category: str = ''
+    base_expert: str = ''
 
     @property
     def answers(self) -> bool:
@@ -37,6 +38,11 @@ class Table:
     def routable(self) -> set[str]:
         """Experts that the router may choose and that can answer."""
         return {name for name, row in self.experts.items() if row.answers and row.routable}
+
+    def role(self, name: str) -> str:
+        """The expert that one stands for: a candidate for its base, every other for itself."""
+        row = self.experts.get(name)
+        return row.base_expert or name if row is not None else name
 
     def waiting(self) -> list[str]:
         """Experts that may answer once they have a version."""

@@ -136,10 +136,11 @@ def test_drift_is_noticed(router):
 
 def test_the_last_known_table_survives_a_restart(tmp_path):
     table = Table({'linux': Row('ready', 2, True, 'software'), 'new': Row('creating', 0, True),
-                   'off': Row('disabled', 3, True), 'candidate': Row('ready', 1, False)})
+                   'off': Row('disabled', 3, True), 'candidate': Row('ready', 1, False, '', 'linux')})
     table.save(tmp_path / 'table.json')
     assert Table.load(tmp_path / 'table.json') == table
     assert table.routable() == {'linux'} and table.waiting() == ['new']
     assert table.categories()['new'] == 'new'
+    assert [table.role(name) for name in ('linux', 'candidate', 'nobody')] == ['linux', 'linux', 'nobody']
     (tmp_path / 'table.json').write_text('[1')
     assert Table.load(tmp_path / 'table.json') == Table()

@@ -278,7 +278,7 @@ def test_twenty_examples_make_a_new_expert_routable(moe):
     assert stats(moe)[0].router_version == result.version.number
 
 
-def test_a_trial_gives_each_session_its_side(moe):
+def test_a_trial_gives_each_session_its_side_and_both_the_same_notes(moe):
     created = moe.call(CreateExpert, 'registry/create_expert', expert=Expert(
         name='linux_b', domain='linux', base_expert='linux'))
     assert created.error_code == 0, created.error_msg
@@ -294,6 +294,11 @@ def test_a_trial_gives_each_session_its_side(moe):
     found = sides()
     assert set(found) == {'linux', 'linux_b'}
     assert sides() == found
+    for side in ('linux', 'linux_b'):  # what each says itself is compared: a near note is read, not said word for word
+        result = ask(moe, QUESTIONS['linux'], session=f's{found.index(side)}').result(60.0)
+        assert (result.expert, result.error_code) == (side, 0), result.error_msg
+        assert [note.expert for note in result.sources] == ['linux']
+        assert result.timings.tokens_per_second > 0.0
 
 
 def second_node(suite, environment):

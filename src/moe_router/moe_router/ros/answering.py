@@ -73,6 +73,10 @@ class Answering:
     def _value(self, name: str) -> Any:
         return self._node.get_parameter(name).value
 
+    def _plays(self, expert: str, parameter: str) -> bool:
+        """Whether a parameter names the expert, or that whose candidate it is."""
+        return self._routing.role(expert) in self._value(parameter)
+
     def close(self) -> None:
         """Wait for the answers that are being cancelled."""
         with self._idle:
@@ -109,7 +113,7 @@ class Answering:
         goal.expert = chosen.decision.choice
         parts = mixture.members(chosen.decision, self._value('mixture_k'), self._routing.available())
         # a command is carried out by one; two of them signed would be none
-        if goal.experts or len(parts) == 1 or goal.expert in self._value('action_experts'):
+        if goal.experts or len(parts) == 1 or self._plays(goal.expert, 'action_experts'):
             result = self._ask_node(job, goal, prompt)
         elif self._value('mixture') == 'logits':
             goal.experts, goal.weights = [name for name, _weight in parts], [weight for _name, weight in parts]
@@ -140,19 +144,22 @@ class Answering:
 
     def _prepared(self, job: Job, goal: Any, prompt: str) -> Any:
         """The goal with the expert's notes and the robot's state in front of what it asks."""
-        if self._notes.count(goal.expert) and (most := self._value('notes_most')):
+        # a candidate reads what its base reads, unless it has notes of its own
+        reads = goal.expert if self._notes.count(goal.expert) else self._routing.role(goal.expert)
+        if self._notes.count(reads) and (most := self._value('notes_most')):
             vector = job.chosen.vector if job.chosen is not None else None
             if vector is None:
                 vector = self._routing.encode(prompt[:LONGEST])
-            found = self._notes.find(goal.expert, vector, most, self._value('notes_bytes'),
+            found = self._notes.find(reads, vector, most, self._value('notes_bytes'),
                                      self._value('notes_margin'))
             if found:
                 put_before(goal, block(read_of(found)))
                 job.notes += found
                 sure = found[0].questions and found[0].score >= self._value('notes_sure')
-                if sure and goal.expert not in self._value('action_experts'):  # a command is no text
+                # a command is no text; and a trial compares what its two sides say themselves
+                if sure and not self._plays(goal.expert, 'action_experts') and not (job.chosen and job.chosen.trial):
                     bind(goal, word_for_word(found[0]))
-        if goal.ground or goal.expert in self._value('ground_experts'):
+        if goal.ground or self._plays(goal.expert, 'ground_experts'):
             put_before(goal, self._robot.block(self._value('max_age_s')))
             goal.ground = False  # done here; the expert node has no topics
         return goal
@@ -314,7 +321,7 @@ class Answering:
         result.expert = result.expert or chosen.decision.choice
         result.sources = note_messages(job.notes)
         if not result.error_code and self._value('act') and job.interface is GenerateResponse \
-                and result.expert in self._value('action_experts'):
+                and self._plays(result.expert, 'action_experts'):
             self._act(result, job.cancelled)
         self._recording.ended(result, goal.session, chosen.trial, time.monotonic() - job.begin, job.first_s)
         self._node.get_logger().info(

@@ -110,7 +110,7 @@ class RegistryLink:
         found = self.call(ListExperts.Request(limit=1000), ListExperts)
         if found is None:
             return False
-        experts = {row.name: Row(row.status, row.champion_version, row.routable, row.category)
+        experts = {row.name: Row(row.status, row.champion_version, row.routable, row.category, row.base_expert)
                    for row in found.experts}
         table = Table(experts, self._trials(found.experts))
         if table != self.table:

@@ -58,6 +58,10 @@ class Routing:
         """Number of the fit that decides."""
         return self._retraining.number
 
+    def role(self, name: str) -> str:
+        """The expert that one stands for: a candidate for its base, every other for itself."""
+        return self._registry.table.role(name)
+
     def encode(self, text: str) -> NDArray[np.float32]:
         """Unit vector (384,) of a text."""
         return self._router.encoder.encode([text])[0]
