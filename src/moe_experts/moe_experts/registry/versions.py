@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, select, text, update
+from sqlalchemy import Row, Select, and_, bindparam, func, literal, select, text, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from moe_experts.registry.artifacts import keep
 from moe_experts.registry.entities import Expert, Version
 from moe_experts.registry.errors import CreationFailed, ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
 from moe_experts.registry.experts import ALIASES, BY, LIVING, NAME, by
-from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, VersionRow
+from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, NoteRow, VersionRow
 from moe_experts.registry.transactions import Transactions, find
 
 SIZES = ('tiny', 'small', 'medium', 'large')
@@ -158,8 +159,9 @@ class Versions:
     def promote(self, expert: str, actor: str, reason: str = '') -> tuple[Expert, int, int]:
         """Serve a candidate's champion under its base expert, or an expert's challenger as its champion.
 
-        A candidate is disabled afterwards, and its running A/B test ends as promoted. Returns the expert that is
-        served, the number that is and the one that was. Raises ExpertNotFound, ExpertNotReady.
+        A candidate is disabled afterwards, its base reads its notes as well, and its running A/B test ends as promoted.
+        Returns the expert that is served, the number that is and the one that was. Raises ExpertNotFound,
+        ExpertNotReady.
         """
         with self._begin(actor, reason) as session:
             return self.promote_within(session, expert)
@@ -188,6 +190,7 @@ class Versions:
             number = Versions._add(session, target, parent_version=before,
                                    **{name: getattr(served, name) for name in _COPIED}).number
             _point(session, target, 'champion', number)
+            _hand_on_notes(session, candidate.id, target.id)
             candidate.status = 'disabled'
             session.execute(update(AbTestRow).where(
                 AbTestRow.treatment == expert, AbTestRow.status == 'running').values(
@@ -233,3 +236,13 @@ def _point(session: Session, row: ExpertRow, alias: str, number: int) -> int:
     row.updated_at = NOW
     session.flush()
     return before
+
+
+def _hand_on_notes(session: Session, giver: int, taker: int) -> None:
+    """Let one expert read the notes of another as well; of a text that both have, the giver's questions are kept."""
+    columns = (NoteRow.source, NoteRow.text, NoteRow.questions, NoteRow.digest)
+    statement = insert(NoteRow).from_select(
+        ['expert_id', 'source', 'text', 'questions', 'digest'],
+        select(literal(taker), *columns).where(NoteRow.expert_id == giver))
+    session.execute(statement.on_conflict_do_update(
+        index_elements=['expert_id', 'digest'], set_={'questions': statement.excluded.questions}))
