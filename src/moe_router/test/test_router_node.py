@@ -278,6 +278,20 @@ def test_twenty_examples_make_a_new_expert_routable(moe):
     assert stats(moe)[0].router_version == result.version.number
 
 
+def test_a_candidates_samples_teach_where_its_base_is_meant(moe):
+    created = moe.call(CreateExpert, 'registry/create_expert', expert=Expert(
+        name='robotics_b', domain='robotics', base_expert='robotics'))
+    assert created.error_code == 0, created.error_msg
+    frames = ('how do I oil the {}', 'which grease for {}', 'when does the {} wear out', 'what does the {} weigh')
+    moe.call(AddRouteSamples, 'registry/add_route_samples', samples=[
+        RouteSample(expert='robotics_b', text=frame.format(part), source='dataset') for frame in frames
+        for part in ('harmonic drive', 'planetary gearbox', 'worm gear', 'ball screw', 'linear guide')])
+    result = moe.ask(RetrainRouter, 'retrain_router', force=True).result(180.0)
+    assert result.activated, result.error_msg or result.report
+    assert 'robotics_b' not in json.loads(result.report)['domains']
+    assert ready(moe, 'how often should I oil the ball screw').choice == 'robotics'
+
+
 def test_a_trial_gives_each_session_its_side_and_both_the_same_notes(moe):
     created = moe.call(CreateExpert, 'registry/create_expert', expert=Expert(
         name='linux_b', domain='linux', base_expert='linux'))

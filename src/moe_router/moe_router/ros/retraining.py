@@ -160,16 +160,19 @@ class Retraining:
             return None
         samples, digest = found
         fallback = self._node.get_parameter('fallback_expert').value
-        routable = set(self._registry.table.experts) | {fallback, ''}
+        table = self._registry.table
+        known = {*table.experts, fallback, ''}
+        # what a candidate was trained on teaches where its base is meant
+        intents = {(table.role(expert), text): intent for expert, intent, text in samples if expert in known}
         folder = self._folder / 'fits' / f'{time.time_ns()}'
         try:
-            fitted = fit_in_worker([sample for sample in samples if sample[0] in routable], digest, folder, self._head,
-                                   fallback, self._margin(), say, cancelled)
+            fitted = fit_in_worker([(expert, intent, text) for (expert, text), intent in intents.items()], digest,
+                                   folder, self._head, fallback, self._margin(), say, cancelled)
         except FitError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._node.get_logger().info(
-            f'Fitted on {len(samples)} samples of {len(fitted.head.experts)} classes in '
+            f'Fitted on {len(intents)} samples of {len(fitted.head.experts)} classes in '
             f'{time.monotonic() - begin:.1f} s: {fitted.report["accuracy"]:.1%} right on held-out ones.')
         return fitted
 
