@@ -292,7 +292,7 @@ def test_a_candidates_samples_teach_where_its_base_is_meant(moe):
     assert ready(moe, 'how often should I oil the ball screw').choice == 'robotics'
 
 
-def test_a_trial_gives_each_session_its_side_and_both_the_same_notes(moe):
+def test_a_trial_gives_each_session_its_side_and_both_the_same_notes(moe, setting):
     created = moe.call(CreateExpert, 'registry/create_expert', expert=Expert(
         name='linux_b', domain='linux', base_expert='linux'))
     assert created.error_code == 0, created.error_msg
@@ -313,6 +313,10 @@ def test_a_trial_gives_each_session_its_side_and_both_the_same_notes(moe):
         assert (result.expert, result.error_code) == (side, 0), result.error_msg
         assert [note.expert for note in result.sources] == ['linux']
         assert result.timings.tokens_per_second > 0.0
+    setting({'confidence_threshold': 0.5}, confidence_threshold=0.999999)
+    for side in ('linux', 'linux_b'):  # a follow-up that alone would be nobody's stays with the conversation's expert
+        result = ask(moe, 'and how much of the disk do the logs take', session=f's{found.index(side)}').result(60.0)
+        assert (result.expert, result.route.stage) == (side, 'session')
 
 
 def second_node(suite, environment):

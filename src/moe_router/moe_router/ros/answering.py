@@ -128,7 +128,7 @@ class Answering:
         if goal.experts and not goal.expert:
             goal.expert = goal.experts[0]
         return self._routing.choose(prompt, goal.expert, goal.session or goal.request_id,
-                                    self._sessions.find(goal.session).expert)
+                                    self._routing.role(self._sessions.find(goal.session).expert))
 
     @staticmethod
     def _failure(job: Job, code: int, sentence: str) -> Any:
