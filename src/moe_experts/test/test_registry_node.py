@@ -182,11 +182,13 @@ def test_an_expert_is_made_from_a_folder_or_in_a_size(call, tmp_path):
 def test_a_candidate_is_promoted_and_rolled_back(call, model):
     name = call.candidate('base', model)
     assert not call(GetExpert, name=name).expert.routable
-    call(AddNotes, notes=[Note(expert='base', text='old'), Note(expert='base', text='both'),
-                          Note(expert=name, text='both', questions=['Which?']), Note(expert=name, text='new')])
+    call(AddNotes, notes=[
+        Note(expert='base', text='old', questions=['Who?']), Note(expert='base', text='both'),
+        Note(expert=name, text='old'), Note(expert=name, text='both', questions=['Which?']),
+        Note(expert=name, text='new')])
     promoted = call(Promote, expert=name, actor='me')
     assert {note.text: list(note.questions) for note in call(ListNotes, expert='base').notes} == {
-        'old': [], 'both': ['Which?'], 'new': []}
+        'old': ['Who?'], 'both': ['Which?'], 'new': []}
     assert (promoted.expert.name, promoted.version, promoted.previous_version) == ('base', 2, 1)
     version = call(GetVersion, expert='base').version
     assert (version.number, version.parent_version) == (2, 1)

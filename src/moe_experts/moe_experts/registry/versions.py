@@ -239,10 +239,11 @@ def _point(session: Session, row: ExpertRow, alias: str, number: int) -> int:
 
 
 def _hand_on_notes(session: Session, giver: int, taker: int) -> None:
-    """Let one expert read the notes of another as well; of a text that both have, the giver's questions are kept."""
+    """Let one expert read the notes of another as well; a text that both have takes the giver's questions, if any."""
     columns = (NoteRow.source, NoteRow.text, NoteRow.questions, NoteRow.digest)
     statement = insert(NoteRow).from_select(
         ['expert_id', 'source', 'text', 'questions', 'digest'],
         select(literal(taker), *columns).where(NoteRow.expert_id == giver))
+    questions = statement.excluded.questions
     session.execute(statement.on_conflict_do_update(
-        index_elements=['expert_id', 'digest'], set_={'questions': statement.excluded.questions}))
+        index_elements=['expert_id', 'digest'], set_={'questions': questions}, where=questions != []))
