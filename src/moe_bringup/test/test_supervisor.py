@@ -20,9 +20,12 @@ home = Path(sys.argv[1])
 (home / 'run').mkdir(exist_ok=True)
 SLEEPER = """
 import signal, sys, time
-signal.signal(signal.SIGINT, lambda *a: (print("bye", flush=True), sys.exit(0)))
-print("up", flush=True)
-while True: time.sleep(60)
+signal.signal(signal.SIGINT, lambda *a: sys.exit(0))  # a print in here may not meet the one below
+try:
+    print("up", flush=True)
+    while True: time.sleep(60)
+finally:
+    print("bye", flush=True)
 """
 def sleeper(name, stage):
     return Process(name, 'moe_bringup', sys.executable, stage, node=False, arguments=('-c', SLEEPER))
@@ -80,7 +83,7 @@ def test_stop_goes_by_stages_and_leaves_nothing(supervised):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 0
-    assert output.index('[first] bye') < output.index('[last] bye')
+    assert [line for line in output.splitlines() if line.endswith('bye')] == ['[first] bye', '[last] bye'], output
     assert not any(psutil.pid_exists(pid) for pid in pids)
     assert not (home / 'run' / 'supervisor.json').exists()
 
