@@ -27,6 +27,7 @@ from moe_bringup.instruments import instruments
 from moe_bringup.process_table import Process, command, moe_home, process_table
 from moe_bringup.settings import LOG_FORMATS, LOG_LEVELS
 
+TEND_S = 0.1
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_LIMIT_S = 10.0
 STABLE_S = 20.0  # a process that ran this long starts its back-off anew
@@ -69,13 +70,17 @@ class Supervisor:
         self._log_level = log_level
         self._echo = echo
         self._log = EventLog(home / 'logs', log_format)
-        self._stop = threading.Event()
+        self._stopping = False
         self._print_lock = threading.Lock()
         self._readers: list[threading.Thread] = []
 
     def stop(self) -> None:
-        """Ask for an ordered shutdown; safe in a signal handler."""
-        self._stop.set()
+        """Ask for an ordered shutdown; safe in a signal handler.
+
+        A flag and no event: the handler may interrupt the main thread where that holds the event's lock, and would wait
+        for it for ever.
+        """
+        self._stopping = True
 
     def run(self) -> int:
         """Start everything and stay until stop(); returns 0 when every process ended by itself within its grace."""
@@ -84,10 +89,11 @@ class Supervisor:
                 self._start(child)
                 if child.process.simulated_device is not None:
                     self._wait_for_device(child)
-                if self._stop.is_set():
+                if self._stopping:
                     break
-            while not self._stop.wait(0.1):
+            while not self._stopping:
                 self._tend()
+                time.sleep(TEND_S)
         finally:
             clean = self._shut_down()
         return 0 if clean else 1
@@ -95,8 +101,8 @@ class Supervisor:
     def _wait_for_device(self, child: Child) -> None:
         device = child.process.simulated_device
         give_up = time.monotonic() + 10.0
-        while device and not device.exists() and time.monotonic() < give_up and not self._stop.wait(0.02):
-            continue
+        while device and not device.exists() and time.monotonic() < give_up and not self._stopping:
+            time.sleep(0.02)
 
     def _start(self, child: Child) -> None:
         # rcl keeps logs of its own; below MOE_HOME they are found, and nothing else of the user's is touched

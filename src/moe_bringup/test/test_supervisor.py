@@ -88,6 +88,16 @@ def test_stop_goes_by_stages_and_leaves_nothing(supervised):
     assert not (home / 'run' / 'supervisor.json').exists()
 
 
+def test_signals_that_come_while_others_are_handled_stop_it_all_the_same(supervised):
+    process, home = supervised
+    wait_for(lambda: both_up(home))
+    while process.poll() is None:
+        for number in (signal.SIGTERM, signal.SIGINT) * 40:
+            process.send_signal(number)
+        time.sleep(0.2)
+    assert process.returncode == 0
+
+
 def test_sigkill_of_the_supervisor_takes_its_processes_along(supervised):
     process, home = supervised
     pids = [entry['pid'] for entry in wait_for(lambda: both_up(home)).values()]

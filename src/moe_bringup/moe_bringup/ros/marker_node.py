@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import signal
-import threading
 
 import rclpy
 from rclpy.node import Node
@@ -73,13 +72,13 @@ class MarkerNode(Node):  # type: ignore[misc]
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exit code 0."""
-    stop = threading.Event()
+    came: list[int] = []  # an event would not do: its lock may be held by whom the handler interrupts
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda number, _frame: came.append(number))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node = MarkerNode()
     with contextlib.suppress(KeyboardInterrupt):
-        while not stop.is_set():
+        while not came:
             rclpy.spin_once(node, timeout_sec=0.2)
     node.destroy_node()
     rclpy.try_shutdown()

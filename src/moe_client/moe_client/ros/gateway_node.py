@@ -10,7 +10,6 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from moe_client.gateway.ports import listen, taken_by
 from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.diagnostics import diagnose
 from moe_client.ros.graph import Graph
+from moe_client.ros.stop import Stop
 
 RETRY_S = 5.0
 _LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warn': logging.WARNING, 'error': logging.ERROR,
@@ -78,7 +78,7 @@ class Health:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exit code 0."""
-    stop = threading.Event()
+    stop = Stop()
     graph = Graph(name='gateway', arguments=sys.argv, ready_timeout_s=READY_TIMEOUT_S, discovery_s=DISCOVERY_S)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
@@ -91,7 +91,7 @@ def main() -> None:
         graph.close()
 
 
-def _listeners(graph: Graph, settings: Settings, health: Health, stop: threading.Event
+def _listeners(graph: Graph, settings: Settings, health: Health, stop: Stop
                ) -> tuple[socket.socket, socket.socket] | None:
     """Sockets of the API and of the metrics, as soon as both ports are free; None = stopped before."""
     wanted = (('api.port', settings.port), ('metrics.port', settings.metrics_port))
@@ -112,7 +112,7 @@ def _listeners(graph: Graph, settings: Settings, health: Health, stop: threading
 
 
 def _serve(graph: Graph, settings: Settings, api: socket.socket, metrics_listener: socket.socket,
-           health: Health, stop: threading.Event) -> None:
+           health: Health, stop: Stop) -> None:
     """Serve the API with as many processes as asked for, and the metrics of them all, until stopped."""
     with contextlib.ExitStack() as stack:
         alone = settings.workers == 1

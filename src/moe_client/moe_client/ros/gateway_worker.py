@@ -7,7 +7,6 @@ import json
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +19,7 @@ from moe_client.gateway.server import configuration, log_to_stdout
 from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.backend import RosBackend
 from moe_client.ros.graph import Graph
+from moe_client.ros.stop import Stop
 
 GRACE_S = 6.0
 
@@ -41,7 +41,7 @@ class Workers:
     def _start(self) -> subprocess.Popen[bytes]:
         return subprocess.Popen(self._line, pass_fds=(self._listener.fileno(),))
 
-    def tend(self, stop: threading.Event) -> None:
+    def tend(self, stop: Stop) -> None:
         """Keep them alive until the stop, then end them."""
         while not stop.wait(0.2):
             self._children = [child if child.poll() is None else self._start() for child in self._children]

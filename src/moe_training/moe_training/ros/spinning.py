@@ -27,9 +27,9 @@ def spin(make: Callable[[], Node], threads: int) -> None:
 
     Raises SystemExit with the sentence when make() raises ValueError: a setting is wrong.
     """
-    stop = threading.Event()
+    came: list[int] = []  # an event would not do: its lock may be held by whom the handler interrupts
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
+        signal.signal(number, lambda number, _frame: came.append(number))
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     node: Node | None = None
     executor = MultiThreadedExecutor(num_threads=threads)
@@ -37,7 +37,7 @@ def spin(make: Callable[[], Node], threads: int) -> None:
         try:
             node = make()
             executor.add_node(node)
-            while not stop.is_set() and rclpy.ok():
+            while not came and rclpy.ok():
                 executor.spin_once(timeout_sec=0.2)
                 time.sleep(YIELD_S)
         except ValueError as error:
