@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from sqlalchemy import Boolean, and_, delete, func, literal_column, or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Boolean, and_, delete, func, literal, literal_column, or_, select
+from sqlalchemy.dialects.postgresql import Insert, insert
+from sqlalchemy.orm import Session
 
 from moe_experts.registry.entities import Note
 from moe_experts.registry.errors import RegistryError
@@ -49,11 +50,7 @@ class Notes:
                         NoteRow.digest.not_in([row['digest'] for row in own])).returning(NoteRow.id)).all())
             for start in range(0, len(rows), _ROWS):
                 statement = insert(NoteRow).values(rows[start:start + _ROWS])
-                questions = statement.excluded.questions
-                statement = statement.on_conflict_do_update(
-                    index_elements=['expert_id', 'digest'], set_={'questions': questions},
-                    where=and_(questions != NoteRow.questions, questions != []))
-                added += sum(session.scalars(statement.returning(_INSERTED)).all())
+                added += sum(session.scalars(_merging(statement).returning(_INSERTED)).all())
         return added, removed
 
     def page(self, expert: str = '', after_id: int = 0, limit: int = 1000) -> tuple[list[Note], int]:
@@ -74,3 +71,19 @@ class Notes:
             row = find(session, 0, expert)
             return len(session.scalars(delete(NoteRow).where(NoteRow.expert_id == row.id, or_(
                 NoteRow.id.in_(ids), NoteRow.source.in_(sources))).returning(NoteRow.id)).all())
+
+
+def hand_on(session: Session, giver: int, taker: int) -> None:
+    """Let one expert (id) read the notes of another as well, within a transaction."""
+    columns = (NoteRow.source, NoteRow.text, NoteRow.questions, NoteRow.digest)
+    session.execute(_merging(insert(NoteRow).from_select(
+        ['expert_id', *(column.key for column in columns)],
+        select(literal(taker), *columns).where(NoteRow.expert_id == giver))))
+
+
+def _merging(statement: Insert) -> Insert:
+    """A text that the expert has already takes the questions that come with it, if any."""
+    questions = statement.excluded.questions
+    return statement.on_conflict_do_update(
+        index_elements=['expert_id', 'digest'], set_={'questions': questions},
+        where=and_(questions != NoteRow.questions, questions != []))

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Row, Select, and_, bindparam, func, literal, select, text, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Row, Select, and_, bindparam, func, select, text, update
 from sqlalchemy.orm import Session
 
 from moe_experts.registry.artifacts import keep
 from moe_experts.registry.entities import Expert, Version
 from moe_experts.registry.errors import CreationFailed, ExpertNotFound, ExpertNotReady, RegistryError, StaleVersion
 from moe_experts.registry.experts import ALIASES, BY, LIVING, NAME, by
-from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, NoteRow, VersionRow
+from moe_experts.registry.notes import hand_on
+from moe_experts.registry.tables import NOW, AbTestRow, AliasRow, ExpertRow, VersionRow
 from moe_experts.registry.transactions import Transactions, find
 
 SIZES = ('tiny', 'small', 'medium', 'large')
@@ -190,7 +190,7 @@ class Versions:
             number = Versions._add(session, target, parent_version=before,
                                    **{name: getattr(served, name) for name in _COPIED}).number
             _point(session, target, 'champion', number)
-            _hand_on_notes(session, candidate.id, target.id)
+            hand_on(session, candidate.id, target.id)
             candidate.status = 'disabled'
             session.execute(update(AbTestRow).where(
                 AbTestRow.treatment == expert, AbTestRow.status == 'running').values(
@@ -236,14 +236,3 @@ def _point(session: Session, row: ExpertRow, alias: str, number: int) -> int:
     row.updated_at = NOW
     session.flush()
     return before
-
-
-def _hand_on_notes(session: Session, giver: int, taker: int) -> None:
-    """Let one expert read the notes of another as well; a text that both have takes the giver's questions, if any."""
-    columns = (NoteRow.source, NoteRow.text, NoteRow.questions, NoteRow.digest)
-    statement = insert(NoteRow).from_select(
-        ['expert_id', 'source', 'text', 'questions', 'digest'],
-        select(literal(taker), *columns).where(NoteRow.expert_id == giver))
-    questions = statement.excluded.questions
-    session.execute(statement.on_conflict_do_update(
-        index_elements=['expert_id', 'digest'], set_={'questions': questions}, where=questions != []))
