@@ -21,16 +21,16 @@ import httpx
 import llama_cpp.llama_cpp as llama
 import numpy as np
 
-# AMX kernels crash on virtual machines that show AMX and do not let it be used. The engine leaves them out where it
-# sees them, so every side of a comparison does; the server has no option for it.
-EXTRA_BUFTS = 'amx_tile' not in Path('/proc/cpuinfo').read_text()
+from moe_experts.engines.llama import repacks
+
+# Every side of a comparison repacks weights or none does; the server has no option for it.
 SERVER = f'''
 import runpy
 import llama_cpp.llama_cpp as llama
 usual = llama.llama_model_default_params
 def settings():
     found = usual()
-    found.use_extra_bufts = {EXTRA_BUFTS}
+    found.use_extra_bufts = {repacks()}
     return found
 llama.llama_model_default_params = settings
 runpy.run_module('llama_cpp.server', run_name='__main__')
@@ -43,7 +43,7 @@ def _bare(path: Path) -> tuple[Any, Any, Any]:
     llama.llama_log_set(_quiet, ctypes.c_void_p(0))
     llama.llama_backend_init()
     loading = llama.llama_model_default_params()
-    loading.use_extra_bufts = EXTRA_BUFTS
+    loading.use_extra_bufts = repacks()
     model = llama.llama_model_load_from_file(str(path).encode(), loading)
     settings = llama.llama_context_default_params()
     settings.n_ctx, settings.n_threads, settings.n_threads_batch = 2048, os.cpu_count(), os.cpu_count()

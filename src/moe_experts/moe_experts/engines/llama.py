@@ -108,6 +108,15 @@ def cache_type(settings: EngineSettings) -> int:
     return int(found)
 
 
+def repacks() -> bool:
+    """Whether weights are repacked for this processor.
+
+    That makes some formats (Q4_0) twice as fast. llama.cpp's AMX kernels belong to it and crash on virtual machines
+    that show AMX but do not let it be used.
+    """
+    return 'amx_tile' not in Path('/proc/cpuinfo').read_text()
+
+
 class LlamaRuntime:
     """A GGUF base in one context; all slots share its unified KV cache.
 
@@ -124,9 +133,7 @@ class LlamaRuntime:
         llama.llama_log_set(_log, ctypes.c_void_p(0))
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
-        # Repacked weights make some formats (Q4_0) twice as fast. llama.cpp's AMX kernels belong to them and crash on
-        # virtual machines that show AMX but do not let it be used.
-        loading.use_extra_bufts = 'amx_tile' not in Path('/proc/cpuinfo').read_text()
+        loading.use_extra_bufts = repacks()
         loading.n_gpu_layers = settings.gpu_layers
         loading.use_mmap, loading.use_mlock = settings.mmap, settings.mlock
         _complaints.clear()
