@@ -82,8 +82,9 @@ class Sequence:
         self._text = AnswerText(request.stop)
         self._tokens: list[int] = []
         self._probs: list[tuple[Probable, ...]] = []
+        self._most = min(request.max_tokens, limit - self.prompt_tokens - 1)
         # what the grammar forces at the beginning needs no step of its own: it is decoded with the prompt
-        self._opening = matcher.forced(min(request.max_tokens, limit - self.prompt_tokens - 1)) if matcher else []
+        self._opening = matcher.forced(self._most) if matcher else []
         self._started = self._first = self._last = 0.0
 
     @property
@@ -121,8 +122,7 @@ class Sequence:
             branch.decoded = branch.prompt[:branch.cached]
             branch.pending = branch.prompt[branch.cached:] + self._opening
         if guess[:len(self._opening)] == self._opening:
-            room = min(self.request.max_tokens, self.limit - self.prompt_tokens - 1)
-            self.branches[0].guess = guess[len(self._opening):room]
+            self.branches[0].guess = guess[len(self._opening):self._most]
 
     @property
     def foregone(self) -> bool:
