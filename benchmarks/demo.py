@@ -25,12 +25,11 @@ from moe_client.types import Chunk, Generation
 
 ROOT = Path(__file__).parents[1]
 GOAL_POSITION = 116  # register of the X series
-NEAR_A_NOTE = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
-               'How do I list all active ROS 2 topics?')
-TO_THE_MODEL = ('Which module turns script arguments into options?', 'Suppose my ssh drops, how does the job survive?',
-                'My colleague wants more output from his node.', 'What is the capital of France?')
+QUESTIONS = ('How do I read a JSON file in Python?', 'How can I see how much disk space is free?',
+             'How do I list all active ROS 2 topics?', 'Which module turns script arguments into options?',
+             'Suppose my ssh drops, how does the job survive?', 'My colleague wants more output from his node.',
+             'What is the capital of France?')
 SEEDS = itertools.count()
-FEWEST_TOKENS = 5  # of an answer whose speed means something
 LIMIT_MEMORY_GB = 1.5
 LIMIT_MOTION_MS = 200.0
 
@@ -111,15 +110,17 @@ def main() -> None:
     with suite.running(simulate=True), Client() as client:
         suite.wait_until_ready(client, joints=True)
         figures.append(Figure('warm start: up until the router routes', time.monotonic() - begin, 's'))
-        for prompt in NEAR_A_NOTE + TO_THE_MODEL:
+        for prompt in QUESTIONS:
             ask(client, prompt)  # loads the expert
-        for name, prompts in (('note said word for word, three experts', NEAR_A_NOTE),
-                              ('written by the model, four experts', TO_THE_MODEL)):
-            found = [ask(client, prompt) for _ in range(options.repeats) for prompt in prompts]
-            figures.append(figure(f'time to first token: {name} in turn', [1000 * first for first, _answer in found],
-                                  'ms'))
-        rates = [answer.tokens_per_second for _first, answer in found if answer.completion_tokens >= FEWEST_TOKENS]
-        figures.append(figure('tokens/s of one stream', rates, '1/s', least=10))
+        found = [ask(client, prompt) for _ in range(options.repeats) for prompt in QUESTIONS]
+        # an answer without a rate came at once: a note said word for word
+        figures += [
+            figure('time to first token, four experts in turn: said from a note',
+                   [1000 * first for first, answer in found if not answer.tokens_per_second], 'ms'),
+            figure('  written by the model',
+                   [1000 * first for first, answer in found if answer.tokens_per_second], 'ms'),
+            figure('tokens/s of one stream',
+                   [answer.tokens_per_second for _first, answer in found if answer.tokens_per_second], '1/s', least=10)]
         figures += [
             figure('"look left 30 degrees" to the first goal on the bus',
                    words_to_motion(client, options.repeats, (30,)), 'ms', most=LIMIT_MOTION_MS),
