@@ -13,7 +13,7 @@ import os
 import resource
 import signal
 import sys
-import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from setproctitle import setproctitle
@@ -37,7 +37,7 @@ def resident_bytes() -> int:
 class Voice:
     """What the worker says: events for the node, lines for the log, scalars for TensorBoard."""
 
-    def __init__(self, job_id: str, folder: Path, cancelled: threading.Event) -> None:
+    def __init__(self, job_id: str, folder: Path, cancelled: Callable[[], bool]) -> None:
         from tensorboardX import SummaryWriter
 
         self._id, self._cancelled = job_id, cancelled
@@ -51,7 +51,7 @@ class Voice:
         self._events.send(phase=phase, memory_bytes=memory, **values)
         if progress is None:
             print(phase, flush=True)
-            if self._cancelled.is_set():
+            if self._cancelled():
                 raise CancelledError(f'Training job {self._id} was cancelled.')
             return
         validation = f' Validation={progress.validation_loss:.3f}' if math.isfinite(progress.validation_loss) else ''
@@ -85,7 +85,7 @@ class Voice:
 class Silence(Voice):
     """The voice of all processes of a job but the first."""
 
-    def __init__(self, cancelled: threading.Event) -> None:
+    def __init__(self, cancelled: Callable[[], bool]) -> None:
         self._cancelled = cancelled
 
     def tell(self, phase: str, progress: Progress | None) -> None:
@@ -121,19 +121,23 @@ def main(arguments: list[str] | None = None) -> int:
     folder = Path(name)
     setproctitle(f'moe train_expert {job_id}')
     os.nice(NICENESS)
-    cancelled = threading.Event()
+    came: list[int] = []  # an event would not do: its lock may be held by whom the handler interrupts
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the node's to decide on
-    signal.signal(signal.SIGTERM, lambda _number, _frame: cancelled.set())
+    signal.signal(signal.SIGTERM, lambda number, _frame: came.append(number))
     rank = join_group()
     if rank == 0 and hold_life(folder) is None:
         print(f'Another worker has job {job_id}.', file=sys.stderr)
         return 1
+
+    def cancelled() -> bool:
+        return bool(came)
+
     voice = Voice(job_id, folder, cancelled) if rank == 0 else Silence(cancelled)
     try:
         job = Job.load(folder)
         if job.memory_bytes:
             resource.setrlimit(resource.RLIMIT_DATA, (job.memory_bytes, job.memory_bytes))
-        outcome = run(job, folder, voice.tell, cancelled.is_set, voice.warn, first=rank == 0)
+        outcome = run(job, folder, voice.tell, cancelled, voice.warn, first=rank == 0)
     except TrainingError as error:
         voice.fail(error)
         return 1
