@@ -230,7 +230,9 @@ class BatchingEngine:
             if isinstance(found[-1], Result):
                 self._pace.answered(found[-1].total_s - found[-1].queue_s)
             if reason == 'stop' and sequence.kind is not None:
-                self._guesses.remember(sequence.kind, sequence.branches[0].prompt, sequence.tokens)
+                branch = sequence.branches[0]
+                # what comes behind the last choice was never decoded, and need not be next time
+                self._guesses.remember(sequence.kind, branch.prompt, branch.decoded[len(branch.prompt):])
         self._places.leave(sequence)
 
     def score(self, messages: Messages, texts: list[str], adapter: str = '') -> list[list[float]]:

@@ -42,7 +42,7 @@ class Guesses:
         self._kinds: OrderedDict[Hashable, _Kind] = OrderedDict()
 
     def remember(self, kind: Hashable, prompt: list[int], answer: list[int]) -> None:
-        """Keep a complete answer."""
+        """Keep an answer, or what of it had to be decoded."""
         if not 0 < len(answer) <= LONGEST_TOKENS:
             return
         found = self._kinds.setdefault(kind, _Kind())
