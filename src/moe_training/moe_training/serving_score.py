@@ -66,7 +66,7 @@ class ServedModel:
         silence_log()
         llama.llama_backend_init()
         loading = llama.llama_model_default_params()
-        # llama.cpp's AMX kernels crash on virtual machines that show AMX but do not let it be used
+        # llama.cpp's AMX kernels, built with GCC, crash (ggml-org/llama.cpp#26954)
         loading.use_extra_bufts = False
         self._model = llama.llama_model_load_from_file(str(base).encode(), loading)
         settings = llama.llama_context_default_params()

@@ -111,8 +111,9 @@ def cache_type(settings: EngineSettings) -> int:
 def repacks() -> bool:
     """Whether weights are repacked for this processor.
 
-    That makes some formats (Q4_0) twice as fast. llama.cpp's AMX kernels belong to it and crash on virtual machines
-    that show AMX but do not let it be used.
+    That makes some formats (Q4_0) twice as fast. llama.cpp's AMX kernels belong to it, and built with GCC they crash,
+    SIGILL at the first tile instruction: the compiler drops the stores that set up the tiles
+    (ggml-org/llama.cpp#26954).
     """
     return 'amx_tile' not in Path('/proc/cpuinfo').read_text()
 
