@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -18,11 +21,16 @@ DOCKER = ROOT / 'docker'
 DISTRIBUTIONS = ('kilted', 'jazzy', 'lyrical')
 
 
+# the program that runs the Dockerfile's steps without Docker reads it for these tests, too
+LOADER = SourceFileLoader('rehearse', str(DOCKER / 'rehearse'))
+REHEARSE = module_from_spec(spec_from_loader('rehearse', LOADER))
+sys.modules['rehearse'] = REHEARSE  # its dataclasses look there
+LOADER.exec_module(REHEARSE)
+
+
 def instructions():
-    """(keyword, rest) of every instruction, continuations joined, comments left out."""
-    lines = [line for line in (DOCKER / 'Dockerfile').read_text().splitlines() if not line.lstrip().startswith('#')]
-    joined = '\n'.join(lines).replace('\\\n', ' ')
-    return [tuple(line.split(None, 1)) for line in joined.splitlines() if line.strip()]
+    """(keyword, rest) of every instruction of the Dockerfile."""
+    return REHEARSE.instructions((DOCKER / 'Dockerfile').read_text())
 
 
 def rests(keyword):
@@ -70,7 +78,14 @@ def test_what_is_copied_exists():
     assert {'.git', '.venv', 'build', 'install', 'docker/secrets'} <= set(ignored)
 
 
+def test_the_rehearsal_knows_every_instruction():
+    unknown = {word for word, _rest in instructions() if not hasattr(REHEARSE.Rehearsal, f'_{word.lower()}')}
+    assert unknown <= REHEARSE.SETTINGS
+    assert {'ENTRYPOINT', 'CMD', 'HEALTHCHECK', 'STOPSIGNAL'} <= unknown, 'the container is started by these'
+
+
 def test_scripts_are_executable_and_valid():
+    assert os.access(DOCKER / 'rehearse', os.X_OK)
     for name in ('entrypoint', 'make-secrets'):
         path = DOCKER / name
         assert os.access(path, os.X_OK)

@@ -24,7 +24,7 @@ def imports(path):
 
 
 def test_ruff():
-    folders = ('src', 'launch', 'bootstrap', 'benchmarks', 'data', 'tests')
+    folders = ('src', 'launch', 'bootstrap', 'benchmarks', 'data', 'docker/rehearse', 'tests')
     done = subprocess.run([sys.executable, '-m', 'ruff', 'check', *folders], cwd=ROOT,
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
