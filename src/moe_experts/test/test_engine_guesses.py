@@ -48,6 +48,17 @@ def test_the_same_question_again_takes_one_step(engine, plain):
     assert again == 1 < first
 
 
+def test_what_no_choice_depends_on_is_not_decoded(engine, monkeypatch):
+    """The closing brace ends the answer whatever its logits are."""
+    steps(engine, request('first', **MOVE))
+    decode, decoded = engine._runtime.decode, []
+    monkeypatch.setattr(engine._runtime, 'decode', lambda adapter, scale, runs: (
+        decoded.extend(token for run in runs for token in run.tokens), decode(adapter, scale, runs))[1])
+    _count, result = steps(engine, request('again', **MOVE))
+    assert result.text.endswith('}')
+    assert len(decoded) < result.prompt_tokens - result.cached_tokens + len(result.tokens)
+
+
 @pytest.mark.parametrize('options', [
     {}, {'sampling': replace(GREEDY, n_probs=3)}, {'max_tokens': 7}, {'stop': ('"by',)},
     {'sampling': Sampling(temp=1.5, seed=7)}], ids=['greedy', 'probabilities', 'length', 'stop', 'drawn'])
