@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import pytest
+import rclpy
+from conftest import wait_for
 
 from moe_bringup.configuration import Configuration
 from moe_bringup.process_table import process_table
+from moe_client.operations import OPERATIONS, Kind
 
 ROOT = Path(__file__).parents[1]
 POLICY = ROOT / 'config' / 'sros2' / 'moe.policy.xml'
@@ -30,6 +34,64 @@ def rules():
         found[name] = {(group.tag, verb): {element.text for element in group}
                        for group in profile for verb, value in group.attrib.items() if value == 'ALLOW'}
     return found
+
+
+def full(name):
+    return name if name.startswith('/') else f'/moe/{name}'
+
+
+def may(name):
+    """{publish, subscribe, reply, request: patterns of the full names} of an enclave, actions as their parts."""
+    found = {verb: set() for verb in ('publish', 'subscribe', 'reply', 'request')}
+    for (kind, verb), names in rules()[name].items():
+        if kind != 'actions':
+            found[verb] |= set(map(full, names))
+            continue
+        services, topics = ('reply', 'publish') if verb == 'execute' else ('request', 'subscribe')
+        for action in map(full, names):
+            found[services] |= {f'{action}/_action/{part}' for part in ('send_goal', 'cancel_goal', 'get_result')}
+            found[topics] |= {f'{action}/_action/{part}' for part in ('feedback', 'status')}
+    return found
+
+
+def excess(used, allowed):
+    return {name for name in used if not any(fnmatchcase(name, pattern) for pattern in allowed)}
+
+
+def test_the_nodes_use_only_what_they_are_allowed(client):
+    """With security enforced a node could not even start otherwise. Nodes of one process share its enclave."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    looker = rclpy.create_node('looker', context=context)
+    enclaves = rules()
+
+    def nodes():
+        return {name for name, space in looker.get_node_names_and_namespaces()
+                if space == '/moe' and not name.startswith('client_')}
+
+    try:
+        expected = {process.name for process in process_table(True, Configuration()) if process.node}
+        wait_for(lambda: expected <= nodes())
+        for name in sorted(nodes()):
+            enclave = may(name if name in enclaves else name.rpartition('_')[0])
+            for verb, look in (('publish', looker.get_publisher_names_and_types_by_node),
+                               ('subscribe', looker.get_subscriber_names_and_types_by_node),
+                               ('reply', looker.get_service_names_and_types_by_node),
+                               ('request', looker.get_client_names_and_types_by_node)):
+                used = {found for found, _types in look(name, '/moe')}
+                assert not excess(used, enclave[verb]), (name, verb)
+    finally:
+        context.shutdown()
+
+
+@pytest.mark.parametrize('name', ['gateway', 'operator'])
+def test_who_asks_for_people_may_ask_all(name):
+    verbs = {Kind.SERVICE: 'request', Kind.TOPIC: 'subscribe'}
+    for operation in OPERATIONS.values():
+        if operation.kind is Kind.ACTION:
+            assert operation.endpoint in rules()[name]['actions', 'call']
+        else:
+            assert not excess({full(operation.endpoint)}, may(name)[verbs[operation.kind]]), operation.name
 
 
 def test_every_node_has_an_enclave():

@@ -16,6 +16,7 @@ from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.executors import ExternalShutdownException, ShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import get_rmw_implementation_identifier
@@ -79,7 +80,8 @@ class Graph:
         rclpy.init(args=list(arguments), context=self._context, signal_handler_options=SignalHandlerOptions.NO)
         self.node: Node = rclpy.create_node(
             name or f'client_{time.monotonic_ns() % 10**9}', namespace=namespace, context=self._context,
-            enable_rosout=bool(name), start_parameter_services=bool(name), enable_logger_service=bool(name))
+            enable_rosout=bool(name), start_parameter_services=bool(name), enable_logger_service=bool(name),
+            parameter_overrides=[] if name else [Parameter('start_type_description_service', value=False)])
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self._clients: dict[str, Any] = {}

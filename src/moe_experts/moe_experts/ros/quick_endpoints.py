@@ -13,6 +13,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.parameter import Parameter
 from rclpy.task import Task
 
 from .action_client import ACTION_QOS, FEEDBACK_QOS, SERVICE_QOS, MeetingActionClient
@@ -25,7 +26,8 @@ def companion(node: Node, purpose: str) -> Node:
     """A node beside another one; names are resolved by that one, so that its remappings hold."""
     return rclpy.create_node(
         f'{node.get_name()}_{purpose}', namespace=node.get_namespace(), context=node.context,
-        start_parameter_services=False, enable_rosout=False, use_global_arguments=False)
+        start_parameter_services=False, enable_rosout=False, use_global_arguments=False,
+        parameter_overrides=[Parameter('start_type_description_service', value=False)])
 
 
 class ThreadedActionServer(ActionServer):  # type: ignore[misc]
