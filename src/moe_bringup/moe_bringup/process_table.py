@@ -17,6 +17,8 @@ from moe_bringup.instruments import Instrument
 NAMESPACE = 'moe'
 PARTS = ('registry', 'experts', 'router', 'training', 'hardware', 'gateway')  # each has a launch file of its own
 _THREAD_LIMITS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+GRACE_S = 8.0  # between SIGINT and SIGKILL
+REPORT_S = 60.0  # in addition for a profiler's report: a million allocations on a busy robot take their time
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class Process:
     threads: int = 0
     simulated_device: Path | None = None
     instrument: Instrument | None = None
+
+    @property
+    def grace_s(self) -> float:
+        """Time to end by itself after SIGINT [s]; a profiler writes its report then."""
+        return GRACE_S + (REPORT_S if self.instrument and self.instrument.profile else 0.0)
 
     @property
     def variables(self) -> dict[str, str]:

@@ -31,7 +31,6 @@ TEND_S = 0.1
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_LIMIT_S = 10.0
 STABLE_S = 20.0  # a process that ran this long starts its back-off anew
-GRACE_S = 8.0  # between SIGINT and SIGKILL, per stage
 _PR_SET_PDEATHSIG = 1
 
 
@@ -162,14 +161,15 @@ class Supervisor:
             for child in group:
                 assert child.popen is not None
                 child.popen.send_signal(signal.SIGINT)
-            give_up = time.monotonic() + GRACE_S
+            asked_at = time.monotonic()
             for child in group:
                 assert child.popen is not None
+                grace = child.process.grace_s
                 try:
-                    child.popen.wait(max(0.0, give_up - time.monotonic()))
+                    child.popen.wait(max(0.0, asked_at + grace - time.monotonic()))
                 except subprocess.TimeoutExpired:
                     clean = False
-                    self._say(child.process.name, f'did not stop within {GRACE_S:.0f} s and was killed')
+                    self._say(child.process.name, f'did not stop within {grace:.0f} s and was killed')
                     with contextlib.suppress(ProcessLookupError):
                         os.killpg(child.popen.pid, signal.SIGKILL)
                     child.popen.wait()

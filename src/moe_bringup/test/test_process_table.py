@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from moe_bringup.process_table import command, executable_path, process_table, share
+from moe_bringup.instruments import instruments
+from moe_bringup.process_table import GRACE_S, command, executable_path, process_table, share
 
 TOP = Path(__file__).parents[3]
 
@@ -21,6 +22,13 @@ def test_every_process_of_the_table_can_be_started(simulate):
 def test_who_is_asked_stops_first_and_the_registry_last():
     stages = {process.name: process.stop_stage for process in process_table(True)}
     assert stages['router'] < stages['experts'] < stages['registry'] == max(stages.values())
+
+
+def test_who_is_profiled_has_time_to_write_the_report():
+    table = process_table(True, instruments=instruments('memory:router', 'experts:5678'))
+    grace = {process.name: process.grace_s for process in table}
+    assert grace.pop('router') > 5 * GRACE_S
+    assert set(grace.values()) == {GRACE_S}
 
 
 def test_command_carries_namespace_and_parameters():

@@ -124,8 +124,8 @@ def training_defaults() -> dict[str, Any]:
         return {}
 
 
-def stop(timeout_s: float = 40.0) -> bool:
-    """Stop the suite in order; False when nothing ran. Raises MoeError when it does not end in time."""
+def stop(timeout_s: float = 100.0) -> bool:
+    """Stop the suite in order, reports of profilers included; False when nothing ran. Raises MoeError when it does not end in time."""
     pid = supervisor_pid()
     if not pid:
         return False
