@@ -117,7 +117,7 @@ class Setup:
             keep = ('PYTHONPATH', 'AMENT_PREFIX_PATH', 'LD_LIBRARY_PATH', 'CMAKE_PREFIX_PATH', 'COLCON_PREFIX_PATH')
             cache.write_text(json.dumps({key: sourced[key] for key in keep if key in sourced}))
         environment = dict(self._build_environment(), **json.loads(cache.read_text()))
-        environment.update(MOE_HOME=str(self.home), MOE_ROOT=str(self.root))
+        environment['MOE_HOME'] = str(self.home)
         environment.setdefault('ROS_LOG_DIR', str(self.home / 'logs' / 'ros'))
         environment.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
         return environment
