@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -76,6 +77,13 @@ def test_what_is_copied_exists():
             assert all((ROOT / source).exists() for source in words[:-1]), rest
     ignored = (ROOT / '.dockerignore').read_text().split()
     assert {'.git', '.venv', 'build', 'install', 'docker/secrets'} <= set(ignored)
+
+
+def test_the_entrypoint_finds_the_command():
+    folder = 'install/moe_client/lib/moe_client'
+    assert f'export PATH="/opt/moe/{folder}:$PATH"' in (DOCKER / 'entrypoint').read_text()
+    (command,) = (json.loads(rest) for rest in rests('CMD'))
+    assert os.access(ROOT / folder / command[0], os.X_OK)
 
 
 def test_the_rehearsal_knows_every_instruction():
