@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from ament_index_python.packages import get_package_prefix
 
 from moe_bringup.configuration import read_configuration
 
@@ -79,11 +80,13 @@ def test_what_is_copied_exists():
     assert {'.git', '.venv', 'build', 'install', 'docker/secrets'} <= set(ignored)
 
 
-def test_the_entrypoint_finds_the_command():
-    folder = 'install/moe_client/lib/moe_client'
-    assert f'export PATH="/opt/moe/{folder}:$PATH"' in (DOCKER / 'entrypoint').read_text()
-    (command,) = (json.loads(rest) for rest in rests('CMD'))
-    assert os.access(ROOT / folder / command[0], os.X_OK)
+def test_a_shell_that_sources_the_workspace_has_the_command():
+    """As the image's entrypoint does it, and a person after `colcon build`."""
+    prefix = Path(get_package_prefix('moe_client'))
+    shell = f'. {sys.prefix}/bin/activate && . {prefix.parent}/setup.bash && command -v moe && moe --version'
+    done = subprocess.run(['bash', '-c', shell], env={'PATH': os.defpath}, capture_output=True, text=True)
+    assert done.stdout.splitlines() == [str(prefix / 'bin' / 'moe'), 'moe 0.1.0'], done.stderr
+    assert [json.loads(rest)[0] for rest in rests('CMD')] == ['moe']
 
 
 def test_the_rehearsal_knows_every_instruction():

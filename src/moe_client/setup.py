@@ -10,6 +10,7 @@ setup(
     data_files=[
         ('share/ament_index/resource_index/packages', ['resource/' + package_name]),
         ('share/' + package_name, ['package.xml']),
+        ('bin', ['bin/moe']),  # colcon puts this folder into the PATH
     ],
     include_package_data=True,
     zip_safe=True,
