@@ -125,7 +125,10 @@ def training_defaults() -> dict[str, Any]:
 
 
 def stop(timeout_s: float = 100.0) -> bool:
-    """Stop the suite in order, reports of profilers included; False when nothing ran. Raises MoeError when it does not end in time."""
+    """Stop the suite in order, reports of profilers included; False when nothing ran.
+
+    Raises MoeError when it does not end in time.
+    """
     pid = supervisor_pid()
     if not pid:
         return False
