@@ -9,6 +9,7 @@ from abc import abstractmethod
 from typing import Any
 
 from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 INACTIVE = 'The node is inactive and leaves the device alone; activate it (service ~/change_state).'
@@ -28,6 +29,8 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
     def __init__(self, name: str) -> None:
         super().__init__(name, enable_logger_service=True)
         self.active = False
+        self._change = self._service_change_state.callback
+        self._service_change_state.callback = self._change_or_refuse
         self._autostart = bool(self.declare_parameter('autostart', True, ParameterDescriptor(
             description='configure and activate at once; false leaves the transitions to a manager',
             read_only=True)).value)
@@ -47,6 +50,15 @@ class ManagedNode(LifecycleNode):  # type: ignore[misc]
             self.trigger_activate()
         else:
             self.get_logger().info('autostart is off; the node waits to be configured and activated.')
+
+    def _change_or_refuse(self, request: Any, response: Any) -> Any:
+        """Jazzy's rclpy raises where a state has no such transition, which would end the node; later ones refuse it."""
+        try:
+            return self._change(request, response)
+        except rclpy_implementation.RCLError as error:
+            self.get_logger().warning(str(error))
+            response.success = False
+            return response
 
     def on_activate(self, state: LifecycleState) -> Any:
         """Start to use the device."""
