@@ -34,8 +34,10 @@ class Benchmark:
     def __init__(self, node: Node, prefix: str, pool: Pool, load: Callable[[str], tuple[Loaded, Expert]],
                  group: CallbackGroup) -> None:
         self._pool, self._load = pool, load
-        self._server = ActionServer(node, BenchmarkExpert, f'{prefix}/benchmark_expert', self._execute,
-                                    callback_group=group, cancel_callback=lambda _handle: CancelResponse.ACCEPT)
+        name = node.resolve_service_name(f'{prefix}/benchmark_expert')  # Jazzy remaps no topics of an action
+        self._server = ActionServer(
+            node, BenchmarkExpert, name, self._execute, callback_group=group,
+            cancel_callback=lambda _handle: CancelResponse.ACCEPT)
 
     def _execute(self, handle: Any) -> Any:
         result = BenchmarkExpert.Result()

@@ -121,9 +121,9 @@ class ImuNode(ManagedNode):
             self._stream, 'imu', LONGEST_RECONNECT_DELAY_S,
             lambda: self.get_logger().info(f'The IMU on {self._port_name} measures.'), warner(self))
         Diagnostics(self, self._port_name).add('device', self._diagnose)
-        self._server = ActionServer(self, CalibrateImu, 'calibrate_imu', self._execute,
-                                    callback_group=ReentrantCallbackGroup(),
-                                    cancel_callback=lambda _goal: CancelResponse.ACCEPT)
+        self._server = ActionServer(
+            self, CalibrateImu, self.resolve_service_name('calibrate_imu'),  # Jazzy remaps no topics of an action
+            self._execute, callback_group=ReentrantCallbackGroup(), cancel_callback=lambda _goal: CancelResponse.ACCEPT)
         self.create_service(Trigger, 'calibrate', self._serve, callback_group=ReentrantCallbackGroup())
         self.autostart()
 

@@ -54,7 +54,8 @@ class Retraining:
         self._look = threading.Event()
         self._thread = threading.Thread(target=self._follow, name='fit')
         self._server = ActionServer(
-            node, RetrainRouter, 'retrain_router', self._execute, callback_group=ReentrantCallbackGroup(),
+            node, RetrainRouter, node.resolve_service_name('retrain_router'),  # Jazzy remaps no topics of an action
+            self._execute, callback_group=ReentrantCallbackGroup(),
             cancel_callback=lambda _goal: CancelResponse.ACCEPT,
             goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
 

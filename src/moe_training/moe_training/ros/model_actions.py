@@ -36,7 +36,8 @@ class ModelActions:
         self._turn = threading.Lock()  # a conversion takes the memory of a model; two at once might not fit
         group = ReentrantCallbackGroup()
         self._servers = [
-            ActionServer(node, interface, name, self._executed(interface, work), callback_group=group,
+            ActionServer(node, interface, node.resolve_service_name(name),  # Jazzy remaps no topics of an action
+                         self._executed(interface, work), callback_group=group,
                          cancel_callback=lambda _goal: CancelResponse.ACCEPT, goal_service_qos_profile=SERVICE_QOS,
                          result_service_qos_profile=SERVICE_QOS)
             for interface, name, work in ((ConvertModel, 'convert_model', self._convert),

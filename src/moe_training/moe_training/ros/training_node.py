@@ -75,10 +75,10 @@ class TrainingNode(Node):  # type: ignore[misc]
         self._models = ModelActions(self, self._registry, self._roots, self._runner.closing)
         self._datasets = DatasetServices(self, self._roots)
         self._action = ActionServer(
-            self, TrainExpert, 'train_expert', lambda _handle: TrainExpert.Result(),
-            handle_accepted_callback=self._accepted, callback_group=ReentrantCallbackGroup(),
-            cancel_callback=lambda _goal: CancelResponse.ACCEPT, goal_service_qos_profile=SERVICE_QOS,
-            result_service_qos_profile=SERVICE_QOS)
+            self, TrainExpert, self.resolve_service_name('train_expert'),  # Jazzy remaps no topics of an action
+            lambda _handle: TrainExpert.Result(), handle_accepted_callback=self._accepted,
+            callback_group=ReentrantCallbackGroup(), cancel_callback=lambda _goal: CancelResponse.ACCEPT,
+            goal_service_qos_profile=SERVICE_QOS, result_service_qos_profile=SERVICE_QOS)
         self._earlier_taken = threading.Event()
         self._diagnostics = diagnose(self, 'jobs', self._diagnose, MutuallyExclusiveCallbackGroup())
         threading.Thread(target=self._take_up, daemon=True, name='earlier jobs').start()
