@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,11 +31,15 @@ class MeetingActionClient(ActionClient):  # type: ignore[type-arg]  # Jazzy's ta
     want of a reader: the goal would run, and nobody would ever hear that it was accepted. So a server is asked first to
     cancel a goal that never was, until it answers that, and counts as ready from then on.
 
+    Jazzy's client loses an answer that is taken before the thread that asked has put down what for. Nothing is taken
+    while somebody asks.
+
     Args:
         name: of the action, as the node resolves it.
     """
 
     def __init__(self, node: Node, interface: Any, name: str) -> None:
+        self._asking = threading.RLock()
         self._met = False
         self._greetings: list[Future[Any]] = []
         self._greeted_at = self._looked_at = float('-inf')
@@ -42,6 +47,24 @@ class MeetingActionClient(ActionClient):  # type: ignore[type-arg]  # Jazzy's ta
         self._no_answer = interface.Impl.SendGoalService.Response()
         self.servers: frozenset[bytes] = frozenset()  # GIDs, as of the last look; each life of a node has its own
         super().__init__(node, interface, name, feedback_sub_qos_profile=FEEDBACK_QOS, **ACTION_QOS)
+
+    def send_goal_async(self, *arguments: Any, **options: Any) -> Any:
+        """As rclpy's."""
+        with self._asking:
+            return super().send_goal_async(*arguments, **options)
+
+    def _cancel_goal_async(self, goal_handle: Any) -> Any:
+        with self._asking:
+            return super()._cancel_goal_async(goal_handle)
+
+    def _get_result_async(self, goal_handle: Any) -> Any:
+        with self._asking:
+            return super()._get_result_async(goal_handle)
+
+    def take_data(self) -> Any:
+        """As rclpy's; called by the executor."""
+        with self._asking:
+            return super().take_data()
 
     def look(self) -> frozenset[bytes]:
         """What serves the action now; servers that are new have to be met."""
