@@ -133,8 +133,7 @@ class RegistryLink:
         return trials
 
     def _read_notes(self) -> None:
-        if not self.there(ListNotes):
-            return
+        # no look whether the service is there: the registry is, and may just not be discovered with all that it serves
         with self._lock:
             changed, self._noted = self._noted, set()
         for expert in [''] if changed is None else sorted(changed):
