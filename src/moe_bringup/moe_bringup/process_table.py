@@ -17,8 +17,7 @@ from moe_bringup.instruments import Instrument
 NAMESPACE = 'moe'
 PARTS = ('registry', 'experts', 'router', 'training', 'hardware', 'gateway')  # each has a launch file of its own
 _THREAD_LIMITS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
-GRACE_S = 8.0  # between SIGINT and SIGKILL
-REPORT_S = 60.0  # in addition for a profiler's report: a million allocations on a busy robot take their time
+REPORT_S = 60.0  # a million allocations on a busy robot take their time
 
 
 @dataclass(frozen=True)
@@ -55,9 +54,9 @@ class Process:
     instrument: Instrument | None = None
 
     @property
-    def grace_s(self) -> float:
-        """Time to end by itself after SIGINT [s]; a profiler writes its report then."""
-        return GRACE_S + (REPORT_S if self.instrument and self.instrument.profile else 0.0)
+    def report_s(self) -> float:
+        """Time that a stop leaves it in addition to write a profiler's report [s]."""
+        return REPORT_S if self.instrument and self.instrument.profile else 0.0
 
     @property
     def variables(self) -> dict[str, str]:

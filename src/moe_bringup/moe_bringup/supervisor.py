@@ -31,6 +31,7 @@ TEND_S = 0.1
 RESTART_DELAY_S = 0.5
 RESTART_DELAY_LIMIT_S = 10.0
 STABLE_S = 20.0  # a process that ran this long starts its back-off anew
+GRACE_S = 8.0  # between SIGINT and SIGKILL, per stage
 _PR_SET_PDEATHSIG = 1
 
 
@@ -164,7 +165,7 @@ class Supervisor:
             asked_at = time.monotonic()
             for child in group:
                 assert child.popen is not None
-                grace = child.process.grace_s
+                grace = GRACE_S + child.process.report_s
                 try:
                     child.popen.wait(max(0.0, asked_at + grace - time.monotonic()))
                 except subprocess.TimeoutExpired:

@@ -28,7 +28,6 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from moe_bringup.configuration import Configuration, read_configuration
 from moe_bringup.instruments import instruments
 from moe_bringup.process_table import (
-    GRACE_S,
     PARTS,
     Process,
     config_file,
@@ -107,7 +106,7 @@ def _configuration(given: dict[str, str]) -> tuple[Configuration, str]:
 def _actions(process: Process, given: dict[str, str], level: str) -> list[LaunchDescriptionEntity]:
     """A process, and that it hears of a shutdown before its stage's patience ends."""
     # as with `moe up`, who is profiled has the time to write the report
-    late = 1 + STAGE_S * process.stop_stage + process.grace_s - GRACE_S
+    late = 1 + STAGE_S * process.stop_stage + process.report_s
     settings: dict[str, Any] = {
         'respawn': True, 'respawn_delay': RESPAWN_DELAY_S, 'output': 'screen',
         'sigterm_timeout': str(late), 'sigkill_timeout': '30', 'additional_env': _variables(process, given)}
