@@ -106,10 +106,7 @@ class RegistryLink:
             self._refreshed()
 
     def _refresh(self) -> bool:
-        """Look at experts, trials and notes; whether the registry answered.
-
-        Once it has, nobody looks whether the other services are there: they are, and may just not be discovered yet.
-        """
+        """Look at experts, trials and notes; whether the registry answered."""
         found = self.call(ListExperts.Request(limit=1000), ListExperts)
         if found is None:
             return False
@@ -128,12 +125,16 @@ class RegistryLink:
         """Running trials of those experts that have a candidate."""
         trials = {}
         for control in sorted({row.base_expert for row in experts if row.base_expert}):
-            found = self.call(GetAbTest.Request(control=control), GetAbTest, _SOON_S)
+            if not self.there(GetAbTest):
+                break
+            found = self.call(GetAbTest.Request(control=control), GetAbTest)
             if found is not None and found.test.status == 'running':
                 trials[control] = Trial(found.test.id, control, found.test.treatment, found.test.share)
         return trials
 
     def _read_notes(self) -> None:
+        if not self.there(ListNotes):
+            return
         with self._lock:
             changed, self._noted = self._noted, set()
         for expert in [''] if changed is None else sorted(changed):
