@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from conftest import NodeProcess, wait_for
 
 from moe_client.ros.stop import Stop
 
@@ -38,3 +39,14 @@ def test_handlers_may_interrupt_each_other(stop):
         stop.wait(0.001)
     signals.join()
     assert stop.wait(20.0)
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_a_gateway_stopped_before_it_serves_ends(tmp_path, workers):
+    node = NodeProcess(tmp_path, 'moe_client', 'gateway_node',
+                       **{'api.port': 0, 'metrics.port': 0, 'api.workers': workers})
+    try:  # said just before the application is made, which takes a while
+        wait_for(lambda: 'serves the dashboard' in node.log.read_text(), what='its address')
+    finally:
+        assert node.end() == 0, node.log.read_text()
+    assert not (tmp_path / 'run' / 'gateway.json').exists()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -52,6 +54,30 @@ def protocol(receive_timeout_s: float) -> type[HttpToolsProtocol]:
             if idle and not upgraded and not self.transport.is_closing():
                 self.transport.close()
     return Impatient
+
+
+class Server(uvicorn.Server):
+    """uvicorn that leaves the signals to whoever runs it, from the process's first moment to its last.
+
+    uvicorn's own handlers are there only while it serves; a signal that comes while the application is being made
+    would be heard by nobody.
+
+    Args:
+        config: from configuration().
+        stopped: whether to end; asked every 0.1 s.
+    """
+
+    def __init__(self, config: uvicorn.Config, stopped: Callable[[], bool]) -> None:
+        super().__init__(config)
+        self._stopped = stopped
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        """None."""
+        return contextlib.nullcontext()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Whether to end now."""
+        return await super().on_tick(counter) or self._stopped()
 
 
 def configuration(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:

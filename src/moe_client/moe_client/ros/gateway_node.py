@@ -6,7 +6,6 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from moe_client.gateway.ports import listen, taken_by
 from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.diagnostics import diagnose
 from moe_client.ros.graph import Graph
-from moe_client.ros.stop import Stop
+from moe_client.ros.stop import Stop, stop_at_signals
 
 RETRY_S = 5.0
 _LEVELS = {'debug': logging.DEBUG, 'info': logging.INFO, 'warn': logging.WARNING, 'error': logging.ERROR,
@@ -78,10 +77,8 @@ class Health:
 
 def main() -> None:
     """Run the node until SIGINT or SIGTERM; exit code 0."""
-    stop = Stop()
+    stop = stop_at_signals()
     graph = Graph(name='gateway', arguments=sys.argv, ready_timeout_s=READY_TIMEOUT_S, discovery_s=DISCOVERY_S)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda _number, _frame: stop.set())
     try:
         settings, health = declare(graph.node), Health(graph.node)
         listeners = _listeners(graph, settings, health, stop)
@@ -136,11 +133,8 @@ def _serve(graph: Graph, settings: Settings, api: socket.socket, metrics_listene
         graph.node.get_logger().info(f'http://{address}:{port} serves the dashboard, /docs and the APIs; '
                                      f'http://{address}:{metrics_port}/metrics the metrics.')
         health.put(DiagnosticStatus.OK, f'Serving on http://{address}:{port}.')
-        if stop.is_set():
-            return
         if alone:
-            with contextlib.suppress(KeyboardInterrupt):
-                serve(api, settings, graph, metrics)
+            serve(api, settings, graph, metrics, stop)
         else:
             Workers(api, settings, _level(), sys.argv[1:]).tend(stop)
 

@@ -11,22 +11,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import uvicorn
-
 from moe_client.gateway.application import application
 from moe_client.gateway.metrics import Metrics
-from moe_client.gateway.server import configuration, log_to_stdout
+from moe_client.gateway.server import Server, configuration, log_to_stdout
 from moe_client.gateway.settings import DISCOVERY_S, READY_TIMEOUT_S, Settings
 from moe_client.ros.backend import RosBackend
 from moe_client.ros.graph import Graph
-from moe_client.ros.stop import Stop
+from moe_client.ros.stop import Stop, stop_at_signals
 
 GRACE_S = 6.0
 
 
-def serve(listener: socket.socket, settings: Settings, graph: Graph, metrics: Metrics) -> None:
-    """Answer until SIGINT or SIGTERM, which uvicorn handles and passes on."""
-    uvicorn.Server(configuration(application(settings, RosBackend(graph=graph), metrics), settings)).run([listener])
+def serve(listener: socket.socket, settings: Settings, graph: Graph, metrics: Metrics, stop: Stop) -> None:
+    """Answer until the stop."""
+    app = application(settings, RosBackend(graph=graph), metrics)
+    Server(configuration(app, settings), stop.is_set).run([listener])
 
 
 class Workers:
@@ -61,10 +60,10 @@ def main() -> None:
     values = json.loads(told)
     settings = Settings(**{**values, 'home': Path(values['home'])})
     log_to_stdout(int(level))
+    stop = stop_at_signals()
     graph = Graph(arguments=arguments, ready_timeout_s=READY_TIMEOUT_S, discovery_s=DISCOVERY_S)
-    # uvicorn raises the signal anew that it ended for
-    with contextlib.closing(graph), contextlib.suppress(KeyboardInterrupt):
-        serve(socket.socket(fileno=int(descriptor)), settings, graph, Metrics())
+    with contextlib.closing(graph):
+        serve(socket.socket(fileno=int(descriptor)), settings, graph, Metrics(), stop)
 
 
 if __name__ == '__main__':

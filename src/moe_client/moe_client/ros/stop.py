@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import queue
+import signal
 
 
 class Stop:
@@ -32,3 +33,11 @@ class Stop:
             if not self._set:
                 self._woken.get(timeout=timeout_s)
         return self._set
+
+
+def stop_at_signals() -> Stop:
+    """A stop that SIGINT and SIGTERM ask for from now on."""
+    stop = Stop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    return stop
