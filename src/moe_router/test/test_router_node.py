@@ -34,6 +34,7 @@ from moe_interfaces.srv import (
     StartAbTest,
 )
 from moe_router.classifier import Head
+from moe_router.ros.retraining import Material
 
 QUESTIONS = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I see how much disk space is free?',
              'robotics': 'How do I list all active ROS 2 topics?', 'general': 'What is the capital of France?'}
@@ -278,6 +279,19 @@ def test_twenty_examples_make_a_new_expert_routable(moe):
     assert stats(moe)[0].router_version == result.version.number
 
 
+def test_samples_that_came_before_their_expert_are_learned_when_it_comes(moe):
+    frames = ('when do I water the {}', 'how do I prune a {}', 'does a {} want shade', 'what soil for a {}')
+    texts = [frame.format(plant) for frame in frames for plant in ('rose', 'fern', 'cactus', 'lavender', 'lemon tree')]
+    before = moe.call(ListRouteSamples, 'registry/list_route_samples', limit=1).total
+    moe.call(AddRouteSamples, 'registry/add_route_samples', samples=[
+        RouteSample(expert='garden', text=text, source='dataset') for text in texts])
+    learned = moe.ask(RetrainRouter, 'retrain_router', force=True).result(180.0)
+    assert moe.call(ListRouteSamples, 'registry/list_route_samples', limit=1).total == before + len(texts)
+    assert learned.activated and 'garden' not in json.loads(learned.report)['domains']
+    moe.call(CreateExpert, 'registry/create_expert', expert=Expert(name='garden', domain='garden'))
+    wait_for(lambda: 'garden' in stats(moe)[1]['fit']['domains'], 120.0, 'a fit with the garden')
+
+
 def test_a_candidates_samples_teach_where_its_base_is_meant(moe):
     created = moe.call(CreateExpert, 'registry/create_expert', expert=Expert(
         name='robotics_b', domain='robotics', base_expert='robotics'))
@@ -387,8 +401,12 @@ def test_a_refused_fit_is_not_made_again_after_a_restart_but_by_request(moe, sui
     replace(Head.load(served / 'router' / 'head.npz'), digest='of others').save(tmp_path / 'router' / 'head.npz')
     active = moe.call(GetRouterVersion, 'registry/get_router_version').version.number
     (tmp_path / 'router' / 'version').write_text(str(active))
-    samples = moe.call(ListRouteSamples, 'registry/list_route_samples', limit=1)
-    (tmp_path / 'router' / 'refused').write_text(samples.digest)
+    roles = {row.name: row.base_expert or row.name
+             for row in moe.call(ListExperts, 'registry/list_experts', limit=1000).experts}
+    samples = moe.call(ListRouteSamples, 'registry/list_route_samples', limit=10_000)
+    assert len(samples.samples) == samples.total
+    (tmp_path / 'router' / 'refused').write_text(Material([
+        (roles.get(row.expert, row.expert), row.intent, row.text) for row in samples.samples]).digest)
     with second_router(suite, {**environment, 'MOE_HOME': str(tmp_path)}, '["experts"]') as router:
         began = len(router.log.read_text())
         wait_for(lambda: moe.call(RoutePrompt, 'both/route_prompt', prompt=QUESTIONS['linux']).decision.choice

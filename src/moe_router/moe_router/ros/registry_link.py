@@ -12,7 +12,7 @@ from typing import Any
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.node import Node
 
-from moe_interfaces.msg import Expert, Metric, Outcome, RegistryEvent, RouteRecord, RouterVersion, RouteSample
+from moe_interfaces.msg import Metric, Outcome, RegistryEvent, RouteRecord, RouterVersion, RouteSample
 from moe_interfaces.srv import (
     AddRouteSamples,
     CorrectRoute,
@@ -107,12 +107,10 @@ class RegistryLink:
 
     def _refresh(self) -> bool:
         """Look at experts, trials and notes; whether the registry answered."""
-        found = self.call(ListExperts.Request(limit=1000), ListExperts)
-        if found is None:
+        experts = self.experts()
+        if experts is None:
             return False
-        experts = {row.name: Row(row.status, row.champion_version, row.routable, row.category, row.base_expert)
-                   for row in found.experts}
-        table = Table(experts, self._trials(found.experts))
+        table = Table(experts, self._trials(experts))
         if table != self.table:
             if not self.table.experts:
                 self._read_notes()  # the first start: nobody is answered before there is something to read
@@ -121,10 +119,10 @@ class RegistryLink:
         self._read_notes()
         return True
 
-    def _trials(self, experts: Sequence[Expert]) -> dict[str, Trial]:
+    def _trials(self, experts: dict[str, Row]) -> dict[str, Trial]:
         """Running trials of those experts that have a candidate."""
         trials = {}
-        for control in sorted({row.base_expert for row in experts if row.base_expert}):
+        for control in sorted({row.base_expert for row in experts.values() if row.base_expert}):
             if not self.there(GetAbTest):
                 break
             found = self.call(GetAbTest.Request(control=control), GetAbTest)
@@ -155,13 +153,20 @@ class RegistryLink:
             for name, notes in by_expert.items():
                 self._notes(name, notes)
 
+    def experts(self) -> dict[str, Row] | None:
+        """All experts now; None where nobody answers."""
+        found = self.call(ListExperts.Request(limit=1000), ListExperts)
+        return None if found is None else {
+            row.name: Row(row.status, row.champion_version, row.routable, row.category, row.base_expert)
+            for row in found.experts}
+
     def samples_digest(self) -> str:
         """What changes with the set of samples; '' = there are none, or nobody answers."""
         page = self.call(ListRouteSamples.Request(limit=1), ListRouteSamples)
         return page.digest if page is not None and page.total else ''
 
-    def samples(self) -> tuple[list[tuple[str, str, str]], str] | None:
-        """All samples as (expert, intent, text) and their digest; None where the registry goes away meanwhile."""
+    def samples(self) -> list[tuple[str, str, str]] | None:
+        """All samples as (expert, intent, text); None where the registry goes away meanwhile."""
         found: list[tuple[str, str, str]] = []
         while True:
             page = self.call(ListRouteSamples.Request(offset=len(found), limit=PAGE), ListRouteSamples)
@@ -169,7 +174,7 @@ class RegistryLink:
                 return None
             found += [(sample.expert, sample.intent, sample.text) for sample in page.samples]
             if not page.samples or len(found) >= page.total:
-                return found, page.digest
+                return found
 
     def add_samples(self, samples: Sequence[tuple[str, str, str]], source: str) -> bool:
         """Give the registry samples; those of experts that it does not know are left out."""

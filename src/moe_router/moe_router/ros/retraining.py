@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,23 @@ from moe_router.classifier import Head
 from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.registry_link import RegistryLink
 from moe_router.router import Router
+from moe_router.table import Table
 from moe_router.worker import FitError, Fitted, fit_in_worker
 
 SETTLE_S = 1.0
 KEPT = 10  # fits on disk; the registry's active one is always among them
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a fit is made of: (expert, intent, text) of experts that there are, a candidate's in its base's name."""
+
+    samples: list[tuple[str, str, str]]
+
+    @property
+    def digest(self) -> str:
+        """Stays while the samples do, in whatever order."""
+        return hashlib.sha256(json.dumps(sorted(self.samples)).encode()).hexdigest()
 
 
 class Retraining:
@@ -39,7 +54,8 @@ class Retraining:
                  stop: threading.Event) -> None:
         self._node, self._router, self._registry, self._folder, self._stop = node, router, registry, folder, stop
         self._lock = threading.Lock()
-        self._refused = ''  # digest of samples that are not fitted again until they change
+        self._refused = ''  # digest of material that is not fitted again until it changes
+        self._looked = ''  # the mark of the material looked at last
         self._added: object = None  # rules whose samples the registry has
         self._seen: str | None = None  # digest of the file of the registry's active version
         self.number = 0
@@ -92,41 +108,64 @@ class Retraining:
             return
         try:
             self._follow_active()
-            digest = self._settled_digest()
-            head = self._router.head
-            if not digest or digest == self._refused or (head is not None and head.digest == digest):
+            material = self._news()
+            if material is None:
                 return
-            fitted = self._fit(lambda _phase, _share: None, self._stop.is_set)
-            if fitted is None:
+            try:
+                fitted = self._fit(material, lambda _phase, _share: None, self._stop.is_set)
+            except FitError as error:
+                self._refused = material.digest
+                self._node.get_logger().warning(f'The router could not be fitted: {error}')
                 return
             if fitted.refusal:
-                self._refuse(fitted.head.digest)
+                self._refuse(material.digest)
                 self._node.get_logger().warning(fitted.refusal)
             else:
                 self._activate(fitted)
-        except FitError as error:
-            self._refused = digest
-            self._node.get_logger().warning(f'The router could not be fitted: {error}')
         finally:
             self._lock.release()
 
     def _refuse(self, digest: str) -> None:
-        """Fit samples of this digest no more unless somebody asks for it, also after a restart."""
+        """Fit material of this digest no more unless somebody asks for it, also after a restart."""
         self._refused = digest
         with contextlib.suppress(OSError):
             (self._folder / 'refused').write_text(digest)
 
-    def _settled_digest(self) -> str:
-        """The samples' digest once it stays: a head fitted on half of what is being written sends people astray."""
-        digest = self._registry.samples_digest()
-        head = self._router.head
-        while digest and digest != self._refused and (head is None or head.digest != digest):
+    def _mark(self) -> str:
+        """What changes with the material, and may change without it; '' = there are no samples, or nobody answers."""
+        digest, table = self._registry.samples_digest(), self._registry.table
+        return f'{digest} {sorted((name, table.role(name)) for name in table.experts)}' if digest else ''
+
+    def _news(self) -> Material | None:
+        """Material that was neither fitted nor refused, once it stays; None where there is none.
+
+        A head fitted on half of what is being written sends people astray.
+        """
+        mark = self._mark()
+        if not mark or mark == self._looked:
+            return None
+        before = ''
+        while mark != before:
             if self._stop.wait(SETTLE_S):
-                return ''
-            before, digest = digest, self._registry.samples_digest()
-            if before == digest:
-                break
-        return digest
+                return None
+            before, mark = mark, self._mark()
+        material = self._material() if mark else None
+        if material is None:
+            return None
+        self._looked = mark
+        head = self._router.head
+        return None if material.digest in (self._refused, head.digest if head is not None else '') else material
+
+    def _material(self) -> Material | None:
+        """The samples that a fit may learn from now; None where the registry goes away meanwhile."""
+        found, experts = self._registry.samples(), self._registry.experts()
+        if found is None or experts is None:
+            return None
+        known = {*experts, self._node.get_parameter('fallback_expert').value, ''}
+        # what a candidate was trained on teaches where its base is meant
+        role = Table(experts).role
+        intents = {(role(expert), text): intent for expert, intent, text in found if expert in known}
+        return Material([(expert, intent, text) for (expert, text), intent in intents.items()])
 
     def _add_route_samples(self) -> None:
         rules = self._router.rules
@@ -145,35 +184,28 @@ class Retraining:
                 self._node.get_logger().error(f'Router version {version.number} cannot be served: {error}')
             self._seen = version.sha256
             return
-        head.save(self._head)
-        # the fit belongs to other samples than the registry has now, and a person wants it all the same
         if self.number:
-            self._refuse(self._registry.samples_digest())
+            # the fit belongs to other samples than the registry has now, and a person wants it all the same
+            material = self._material()
+            if material is None:
+                return
+            self._refuse(material.digest)
+        head.save(self._head)
         self._serve(head, version.number)
         self._node.get_logger().info(f'Router version {version.number} serves.')
 
-    def _fit(self, say: Callable[[str, float], None], cancelled: Callable[[], bool]) -> Fitted | None:
-        """Fit on the registry's samples; None where it goes away meanwhile. Raises FitError."""
+    def _fit(self, material: Material, say: Callable[[str, float], None], cancelled: Callable[[], bool]) -> Fitted:
+        """Fit on the material; raises FitError."""
         begin = time.monotonic()
-        say('samples', 0.0)
-        found = self._registry.samples()
-        if found is None:
-            return None
-        samples, digest = found
-        fallback = self._node.get_parameter('fallback_expert').value
-        table = self._registry.table
-        known = {*table.experts, fallback, ''}
-        # what a candidate was trained on teaches where its base is meant
-        intents = {(table.role(expert), text): intent for expert, intent, text in samples if expert in known}
         folder = self._folder / 'fits' / f'{time.time_ns()}'
         try:
-            fitted = fit_in_worker([(expert, intent, text) for (expert, text), intent in intents.items()], digest,
-                                   folder, self._head, fallback, self._margin(), say, cancelled)
+            fitted = fit_in_worker(material.samples, material.digest, folder, self._head,
+                                   self._node.get_parameter('fallback_expert').value, self._margin(), say, cancelled)
         except FitError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         self._node.get_logger().info(
-            f'Fitted on {len(intents)} samples of {len(fitted.head.experts)} classes in '
+            f'Fitted on {len(material.samples)} samples of {len(fitted.head.experts)} classes in '
             f'{time.monotonic() - begin:.1f} s: {fitted.report["accuracy"]:.1%} right on held-out ones.')
         return fitted
 
@@ -216,11 +248,13 @@ class Retraining:
                 return result
         try:
             self._add_route_samples()
-            fitted = self._fit(say, cancelled)
-            if fitted is None:
+            say('samples', 0.0)
+            material = self._material()
+            if material is None:
                 result.error_code = ErrorCode.DATABASE_UNAVAILABLE
                 result.error_msg = 'The registry does not give the samples; look at `moe status`.'
             else:
+                fitted = self._fit(material, say, cancelled)
                 result.report = json.dumps({**fitted.report, 'refusal': fitted.refusal,
                                             'confusion_png': str(fitted.path.with_name('confusion.png'))})
                 result.activated = not fitted.refusal or handle.request.force
