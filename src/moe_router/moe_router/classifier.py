@@ -7,7 +7,6 @@ fitted on held-out samples.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moe_router import ngrams
+from moe_router.whole_file import replacing
 
 NONE = ''  # the class of what no expert knows
 NEIGHBOURS = 5  # samples that the distance test looks at
@@ -140,14 +140,9 @@ class Head:
 
     def save(self, path: Path) -> None:
         """Write the head, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.tmp.npz')
-        with temporary.open('wb') as file:
+        with replacing(path) as file:
             content: dict[str, Any] = {field.name: np.array(getattr(self, field.name)) for field in fields(self)}
             np.savez(file, **content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Head:

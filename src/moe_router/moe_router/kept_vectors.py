@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from moe_router.whole_file import replacing
 
 MOST = 50_000  # vectors in the file: 75 MB
 _AT_ONCE = 128  # texts: half a second
@@ -65,12 +66,6 @@ class KeptVectors:
                     self._write()
 
     def _write(self) -> None:
-        part = self._path.with_suffix('.part')
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with part.open('wb') as file:
-                np.savez(file, encoder=np.array(self._encoder), vectors=np.array(list(self._vectors.values())),
-                         digests=np.frombuffer(b''.join(self._vectors), np.uint8))
-            os.replace(part, self._path)
-        finally:
-            part.unlink(missing_ok=True)
+        with replacing(self._path) as file:
+            np.savez(file, encoder=np.array(self._encoder), vectors=np.array(list(self._vectors.values())),
+                     digests=np.frombuffer(b''.join(self._vectors), np.uint8))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from moe_router.sessions import Trial
+from moe_router.whole_file import replacing
 
 _ANSWERING = ('ready', 'training')
 
@@ -54,14 +54,9 @@ class Table:
 
     def save(self, path: Path) -> None:
         """Write the table, whole or not at all."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f'.{path.name}.tmp')
-        with temporary.open('w', encoding='utf-8') as file:
-            json.dump({'experts': {name: asdict(row) for name, row in self.experts.items()},
-                       'trials': [asdict(trial) for trial in self.trials.values()]}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as file:
+            file.write(json.dumps({'experts': {name: asdict(row) for name, row in self.experts.items()},
+                                   'trials': [asdict(trial) for trial in self.trials.values()]}).encode())
 
     @classmethod
     def load(cls, path: Path) -> Table:
