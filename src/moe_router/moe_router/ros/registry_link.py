@@ -26,6 +26,7 @@ from moe_interfaces.srv import (
     RecordRoutes,
     RegisterRouterVersion,
 )
+from moe_router.kept_notes import KeptNotes
 from moe_router.notes import Note
 from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.calls import EVENTS_QOS, ask
@@ -43,11 +44,11 @@ class RegistryLink:
     Args:
         path: file of the last known table.
         refreshed: called in the link's thread after each look at the registry.
-        notes: called with an expert and its notes when they changed.
+        notes: where an expert's notes go when they changed.
     """
 
     def __init__(self, node: Node, path: Path, stop: threading.Event, refreshed: Callable[[], None],
-                 notes: Callable[[str, list[Note]], None]) -> None:
+                 notes: KeptNotes) -> None:
         self._path, self._stop, self._refreshed, self._notes = path, stop, refreshed, notes
         self.table = Table.load(path)
         self.away = True
@@ -109,41 +110,49 @@ class RegistryLink:
         """Look at experts, trials and notes; whether the registry answered."""
         experts = self.experts()
         if experts is None:
+            self._look_at_all_notes()  # an event of what changed meanwhile may not reach this node
             return False
+        if not self.table.experts and not self._read_notes():
+            return True  # the first start: nobody is answered before there is something to read
         table = Table(experts, self._trials(experts))
         if table != self.table:
-            if not self.table.experts:
-                self._read_notes()  # the first start: nobody is answered before there is something to read
             self.table = table
             table.save(self._path)
         self._read_notes()
         return True
 
+    def _serves(self, interface: Any) -> bool:
+        """Whether the registry, which answers, was seen to serve this, too; if not, it is looked at again soon."""
+        served = self.there(interface)
+        if not served:
+            self._changed.set()
+        return served
+
     def _trials(self, experts: dict[str, Row]) -> dict[str, Trial]:
-        """Running trials of those experts that have a candidate."""
+        """Running trials of those experts that have a candidate; those known before where nobody can say."""
         trials = {}
         for control in sorted({row.base_expert for row in experts.values() if row.base_expert}):
-            if not self.there(GetAbTest):
-                break
+            if not self._serves(GetAbTest):
+                return self.table.trials
             found = self.call(GetAbTest.Request(control=control), GetAbTest)
             if found is not None and found.test.status == 'running':
                 trials[control] = Trial(found.test.id, control, found.test.treatment, found.test.share)
         return trials
 
-    def _read_notes(self) -> None:
-        if not self.there(ListNotes):
-            return
+    def _read_notes(self) -> bool:
+        """Get the notes that changed; whether the registry gave them."""
+        if not self._serves(ListNotes):
+            return False
         with self._lock:
             changed, self._noted = self._noted, set()
         for expert in [''] if changed is None else sorted(changed):
-            by_expert: dict[str, list[Note]] = {expert: []} if expert else {}
+            by_expert: dict[str, list[Note]] = {name: [] for name in ([expert] if expert else self._notes.experts())}
             last = 0
             while True:
                 page = self.call(ListNotes.Request(expert=expert, after_id=last, limit=PAGE), ListNotes)
                 if page is None:
-                    with self._lock:
-                        self._noted = None  # look at all of them again
-                    return
+                    self._look_at_all_notes()
+                    return False
                 for note in page.notes:
                     by_expert.setdefault(note.expert, []).append(
                         Note(note.id, note.expert, note.source, note.text, questions=tuple(note.questions)))
@@ -151,7 +160,12 @@ class RegistryLink:
                 if len(page.notes) < PAGE:
                     break
             for name, notes in by_expert.items():
-                self._notes(name, notes)
+                self._notes.replace(name, notes)
+        return True
+
+    def _look_at_all_notes(self) -> None:
+        with self._lock:
+            self._noted = None
 
     def experts(self) -> dict[str, Row] | None:
         """All experts now; None where nobody answers."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 from pathlib import Path
@@ -18,8 +17,9 @@ from rclpy.time import Duration
 from moe_interfaces.action import ExecuteMotion, GenerateChatCompletions, GenerateResponse
 from moe_interfaces.srv import CorrectRoute, ExplainRoute, GetRouterStats, Infer, RoutePrompt
 from moe_router.encoder import Encoder
-from moe_router.kept_vectors import KeptVectors, Stopped
-from moe_router.notes import Note, NoteIndex
+from moe_router.kept_notes import KeptNotes
+from moe_router.kept_vectors import KeptVectors
+from moe_router.notes import NoteIndex
 from moe_router.ros.action_client import SERVICE_QOS
 from moe_router.ros.answering import MOST_AT_ONCE, Answering
 from moe_router.ros.diagnostics import diagnose
@@ -64,12 +64,8 @@ class RouterNode(Node):  # type: ignore[misc]
         kept = KeptVectors(self._router.encoder.encode, home / 'router' / 'note_vectors.npz',
                            self._router.encoder.name, self._stop.is_set)
         notes = NoteIndex(kept.encode)
-
-        def replace(expert: str, found: list[Note]) -> None:
-            with contextlib.suppress(Stopped):
-                notes.replace(expert, found)
         self._registry = RegistryLink(self, home / 'router' / 'table.json', self._stop,
-                                      lambda: self._retraining.refresh(), replace)
+                                      lambda: self._retraining.refresh(), KeptNotes(notes, home / 'router' / 'notes'))
         self._links = ExpertLinks(self, self._actions, self.get_parameter('expert_nodes').value,
                                   self.get_parameter('cool_down_s').value, self._stop)
         self._retraining = Retraining(self, self._router, self._registry, home / 'router', self._stop)

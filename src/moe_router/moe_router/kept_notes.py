@@ -1,0 +1,52 @@
+"""Notes as the registry gave them last, kept in files: a router that starts, or whose registry is away, has them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from moe_router.kept_vectors import Stopped
+from moe_router.notes import Note, NoteIndex
+from moe_router.whole_file import replacing
+
+
+class KeptNotes:
+    """Sets an index's notes and remembers them; not for several threads at once.
+
+    Args:
+        index: receives what the files hold; a damaged one counts as none.
+        folder: holds EXPERT.json.
+    """
+
+    def __init__(self, index: NoteIndex, folder: Path) -> None:
+        self._index, self._folder = index, folder
+        self._kept: dict[str, list[Note]] = {}
+        for path in sorted(folder.glob('*.json')):
+            with contextlib.suppress(OSError, ValueError, TypeError):
+                rows = json.loads(path.read_text(encoding='utf-8'))
+                notes = [Note(**{**row, 'questions': tuple(row['questions'])}) for row in rows]
+                index.replace(path.stem, notes)
+                self._kept[path.stem] = notes
+
+    def experts(self) -> list[str]:
+        """Those that have notes."""
+        return list(self._kept)
+
+    def replace(self, expert: str, notes: Sequence[Note]) -> None:
+        """Set all notes of an expert; where the disk is full they last till the end."""
+        if list(notes) == self._kept.get(expert, []):
+            return
+        with contextlib.suppress(Stopped):
+            self._index.replace(expert, notes)
+            self._kept.pop(expert, None)
+            path = self._folder / f'{expert}.json'
+            with contextlib.suppress(OSError):
+                if not notes:
+                    path.unlink(missing_ok=True)
+                    return
+                self._kept[expert] = list(notes)
+                with replacing(path) as file:
+                    file.write(json.dumps([asdict(note) for note in notes]).encode())
