@@ -307,6 +307,20 @@ def test_notes_are_added_listed_and_removed(call):
     call(AddNotes, 1000, notes=[Note(expert='nobody', text='x')])
 
 
+def test_a_note_keeps_the_questions_that_another_source_gave_it(call):
+    call(CreateExpert, expert=Expert(name='worded', domain='w'))
+
+    def given(source, *questions):
+        call(AddNotes, notes=[Note(expert='worded', source=source, text='nine bars', questions=questions)],
+             replace=True)
+        (note,) = call(ListNotes, expert='worded').notes
+        return [note.source, *note.questions]
+    assert given('built in', 'pressure?', 'how many bars?') == ['built in', 'pressure?', 'how many bars?']
+    assert given('train.jsonl', 'bars?', 'pressure?') == ['built in', 'bars?', 'pressure?', 'how many bars?']
+    assert given('train.jsonl', 'bars?', 'pressure?') == ['built in', 'bars?', 'pressure?', 'how many bars?']
+    assert given('built in', 'pressure?') == ['built in', 'pressure?']
+
+
 def test_a_note_keeps_the_questions_that_it_was_given_last(call):
     call(CreateExpert, expert=Expert(name='asked', domain='notes'))
 

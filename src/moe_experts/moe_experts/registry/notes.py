@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from sqlalchemy import Boolean, and_, delete, func, literal, literal_column, or_, select
+from sqlalchemy import ARRAY, Boolean, Text, and_, case, delete, func, literal, literal_column, or_, select
 from sqlalchemy.dialects.postgresql import Insert, insert
 from sqlalchemy.orm import Session
 
@@ -16,6 +16,8 @@ from moe_experts.registry.transactions import Transactions, check_page, find
 
 _ROWS = 2000  # per INSERT; Postgres takes 65,535 parameters
 _INSERTED = literal_column('(xmax = 0)', Boolean)  # false for a row that was there
+_ALSO_ASKED = literal_column(
+    'ARRAY(SELECT q FROM unnest(notes.questions) AS q WHERE q <> ALL (excluded.questions))', ARRAY(Text))
 
 
 class Notes:
@@ -27,6 +29,8 @@ class Notes:
 
     def add(self, notes: Sequence[Note], replace: bool, actor: str) -> tuple[int, int]:
         """Add notes; a text that the expert has already is not added again, but takes the questions given with it.
+
+        Questions that came with it from another source stay as well.
 
         Args:
             replace: forget the experts' earlier notes of the same sources, texts that come again excepted.
@@ -82,8 +86,13 @@ def hand_on(session: Session, giver: int, taker: int) -> None:
 
 
 def _merging(statement: Insert) -> Insert:
-    """A text that the expert has already takes the questions that come with it, if any."""
-    questions = statement.excluded.questions
+    """A text that the expert has already takes the questions that come with it, if any.
+
+    Those of another source stay: a training knows its own dataset's wordings alone.
+    """
+    given = statement.excluded
+    questions = case((NoteRow.source == given.source, given.questions),
+                     else_=given.questions.op('||')(_ALSO_ASKED))
     return statement.on_conflict_do_update(
         index_elements=['expert_id', 'digest'], set_={'questions': questions},
-        where=and_(questions != NoteRow.questions, questions != []))
+        where=and_(questions != NoteRow.questions, given.questions != []))
