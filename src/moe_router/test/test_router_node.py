@@ -431,7 +431,8 @@ def test_without_any_expert_node_it_says_so(moe, suite, environment):
         assert known.decision.choice == 'python'
 
 
-def test_the_last_known_table_serves_while_the_registry_is_away(moe, suite):
+def test_the_last_known_table_and_notes_serve_while_the_registry_is_away(moe, suite, environment):
+    assert not ask(moe, QUESTIONS['robotics']).result().error_code  # the expert node knows its version from now on
     suite['registry'].end()
 
     def warned():
@@ -441,6 +442,10 @@ def test_the_last_known_table_serves_while_the_registry_is_away(moe, suite):
     assert wait_for(warned, 60.0, 'a diagnostics message')
     assert ask(moe, QUESTIONS['python']).result().expert == 'python'
     assert stats(moe)[1]['registry_away']
+    with second_router(suite, environment, '["experts"]'):
+        wait_for(lambda: not moe.call(RoutePrompt, 'both/route_prompt', prompt=QUESTIONS['python']).error_code, 60.0)
+        answer = moe.ask(GenerateResponse, 'both/generate_response', prompt=QUESTIONS['robotics']).result()
+        assert (answer.response.text, answer.sources[0].text) == ('Run `ros2 topic list`.',) * 2
     refused = moe.call(CorrectRoute, 'correct_route', request_id='x', expert='linux', actor='test')
     assert refused.error_code == 5000
 
