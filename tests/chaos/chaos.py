@@ -35,7 +35,7 @@ from pathlib import Path
 import psutil
 
 from moe_client import Client, suite
-from moe_client.errors import MoeError, Timeout
+from moe_client.errors import MoeError, Timeout, Unavailable
 
 ASKED = {'python': 'How do I read a JSON file in Python?', 'linux': 'How can I see how much disk space is free?',
          'robotics': 'How do I list all active ROS 2 topics?'}
@@ -183,18 +183,23 @@ def disturb(client: Client, callers: Callers, report: Report, chance: random.Ran
         begin = time.monotonic()
         try:
             suite.wait_until_ready(client, timeout_s=RECOVERY_S)
-            keep_training(client)
+            if not callers.until(lambda: keep_training(client)):
+                report.broken.append(f'after "{name}": no job could be begun for {RECOVERY_S:.0f} s')
         except MoeError as error:
             report.broken.append(f'after "{name}": {error}')
         report.faults.append({'fault': name, 'recovered_s': round(time.monotonic() - begin, 1)})
         print(f'  {name}: answers again after {time.monotonic() - begin:.1f} s', flush=True)
 
 
-def keep_training(client: Client) -> None:
-    """Begin a job that ends only when it is told to, where none is on its way."""
-    if all(job.ended for job in client.training.list(TRAINED)):
-        client.training.start(TRAINED, str(DATASET), method='full', base='tiny', max_steps=10**6, batch_size=1,
-                              promote=False)
+def keep_training(client: Client) -> bool:
+    """Begin a job that ends only when it is told to, where none is on its way; False while nobody can say."""
+    try:
+        if all(job.ended for job in client.training.list(TRAINED)):
+            client.training.start(TRAINED, str(DATASET), method='full', base='tiny', max_steps=10**6, batch_size=1,
+                                  promote=False)
+    except Unavailable:  # Postgres ended a moment ago
+        return False
+    return True
 
 
 def look_at_processes(callers: Callers, report: Report) -> None:
