@@ -34,6 +34,7 @@ from measurement import Figure, figure, report
 from rclpy.action import ActionClient
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import QoSProfile
+from rclpy.task import Future
 
 from moe_interfaces.action import GenerateResponse
 from moe_interfaces.srv import RoutePrompt
@@ -275,6 +276,17 @@ class Caller:
             self.executor.spin_once(timeout_sec=0.5)
         return answered / (time.perf_counter() - begin), len(prompts) - answered
 
+    @contextlib.contextmanager
+    def client(self, action: str) -> Iterator[ActionClient]:
+        """A client that both sides have discovered; gone afterwards, since it hears the feedback of others' goals."""
+        found = ActionClient(self.node, GenerateResponse, action, feedback_sub_qos_profile=QoSProfile(depth=1000))
+        try:
+            found.wait_for_server(30.0)
+            self.executor.spin_until_future_complete(Future(), 0.5)
+            yield found
+        finally:
+            found.destroy()
+
     def stream(self, client: ActionClient, prompt: str, expert: str) -> tuple[float, float]:
         """Milliseconds to the first text, and tokens per second after it."""
         first, last, begin = 0.0, 0.0, time.perf_counter()
@@ -309,18 +321,15 @@ def node_figures(repeats: int) -> tuple[list[Figure], dict[str, Any]]:
             times = caller.round_trips(prompts[:repeats])
             rate, lost = caller.together((prompts * 3)[:5 * repeats])
             resident = psutil.Process(started['router'].pid).memory_info().rss / 1e6
-            routed, direct = (ActionClient(caller.node, GenerateResponse, name, feedback_sub_qos_profile=QoSProfile(
-                depth=1000)) for name in ('generate_response', 'experts/generate_response'))
-            for client in (routed, direct):
-                client.wait_for_server(30.0)
             pairs = []
             for number in range(max(10, repeats // 20)):
                 prompt = QUESTIONS[number % 3]
                 expert = ('python', 'linux', 'robotics')[number % 3]
-                sides = [('direct', direct, expert), ('routed', routed, '')]
+                sides = [('direct', 'experts/generate_response', expert), ('routed', 'generate_response', '')]
                 found = {}
-                for side, client, name in sides if number % 2 else reversed(sides):
-                    found[side] = caller.stream(client, prompt, name)
+                for side, action, name in sides if number % 2 else reversed(sides):
+                    with caller.client(action) as client:
+                        found[side] = caller.stream(client, prompt, name)
                 pairs.append(found)
             pairs = pairs[3:]  # the first of each loads the expert
             overhead = [pair['routed'][0] - pair['direct'][0] for pair in pairs]
