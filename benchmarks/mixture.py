@@ -5,8 +5,9 @@
 Two held-out questions of different domains make one prompt, their answers one text; a part of the questions is asked
 alone, too. Compared on the answers: every expert alone, the expert that fits each text best (known only afterwards),
 the experts mixed at the logits with the router's probabilities as weights, the same by Bayes' rule alone (as published:
-no weight goes back to the prior), and one adapter trained on all domains together with as many steps as all experts
-had, in $MOE_HOME/benchmarks (made once; an hour on two cores without AVX-512, so --no-dense leaves it out).
+no weight goes back to the prior), and one adapter trained on the rows of all experts together, notes in front of them
+included, with as many steps as all of them had, in $MOE_HOME/benchmarks (made once, also by experts_quality.py; it
+takes an hour or two on two cores, so --no-dense leaves it out).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from moe_experts.engines.engine import Engine, EngineSettings
 from moe_experts.engines.mixture import SHARE, Posterior
 from moe_experts.engines.opening import open_engine
-from moe_router.mixture import members
+from moe_router.mixture import blended
 from moe_router.policy import Limits
 from moe_router.router import Router
 from moe_training.paths import served_base
@@ -53,7 +54,7 @@ def texts(router: Router) -> dict[str, list[Text]]:
         drawn = [draw.choice(held[name]) for name in names]
         prompt = ' '.join(row.prompt for row in drawn)
         decision = router.route(prompt, set(EXPERTS), Limits(FALLBACK)).decision
-        weights = dict(members(decision, len(EXPERTS), set(EXPERTS)))
+        weights = dict(blended(decision, len(EXPERTS) + 1, set(EXPERTS), dict.fromkeys((*EXPERTS, FALLBACK), 'one')))
         return Text(prompt, ' '.join(row.completion for row in drawn), weights)
 
     return {'two domains': [text(*pair) for pair in itertools.permutations(EXPERTS, 2) for _ in range(PAIRS)],
@@ -114,7 +115,7 @@ def main() -> None:
     for name in EXPERTS:
         engine.load_adapter(name, DATA / CATALOGUE[name]['adapter'], 1.0)
     if dense:
-        engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS)), reader=False), 1.0)
+        engine.load_adapter(DENSE, dense_adapter(sum(map(steps, EXPERTS)), reader=True), 1.0)
     models = (*EXPERTS, FALLBACK, *([DENSE] if dense else []))
     figures, detail = [], {}
     for kind, some in chosen.items():

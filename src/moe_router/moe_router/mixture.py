@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from moe_router.policy import Decision
 
 KINDS = ('best', 'concat', 'logits')
+FALLBACK_WEIGHT = 0.9  # at least, where the fallback expert is chosen: something speaks against all others
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,30 @@ def members(decision: Decision, count: int, available: Set[str], least: float = 
         return [(decision.choice, 1.0)]
     total = sum(share for _name, share in found)
     return [(name, share / total) for name, share in found]
+
+
+def blended(decision: Decision, count: int, available: Set[str], bases: Mapping[str, str]) -> list[tuple[str, float]]:
+    """The experts whose distributions are mixed with weights that sum to 1, the chosen one first.
+
+    As many as may be, however improbable: an answer of several domains is wrong from where an expert is missing, and
+    one that is not needed has lost its weight after a token or two. The fallback expert answers with the others.
+
+    Args:
+        count: most experts, `mixture_k`.
+        bases: digest of the base that each expert stands on; only those on the choice's are mixed.
+    """
+    choice = decision.choice
+    shares = dict(zip(decision.ranked, decision.probabilities, strict=True))
+    own = max(decision.none_probability, FALLBACK_WEIGHT) if decision.abstained else shares.pop(choice, 0.0)
+    others = [(name, share) for name, share in shares.items()
+              if name != choice and name in available and share > 0.0 and bases.get(choice)
+              and bases.get(name) == bases[choice]][:max(0, count - 1)]
+    if not own or not others or decision.stage in ('named', 'rule'):
+        return [(choice, 1.0)]
+    rest = sum(share for _name, share in others)
+    scale = (1.0 - own) / rest if decision.abstained else 1.0
+    total = own + scale * rest
+    return [(choice, own / total), *((name, scale * share / total) for name, share in others)]
 
 
 def best(parts: Sequence[Part]) -> Part:

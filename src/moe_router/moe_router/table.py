@@ -14,13 +14,14 @@ _ANSWERING = ('ready', 'training')
 
 @dataclass(frozen=True)
 class Row:
-    """One expert; fields as in moe_interfaces/Expert."""
+    """One expert; fields as in moe_interfaces/Expert, `base` is the digest of the base that its champion stands on."""
 
     status: str
     version: int
     routable: bool
     category: str = ''
     base_expert: str = ''
+    base: str = ''
 
     @property
     def answers(self) -> bool:

@@ -179,6 +179,19 @@ def test_several_experts_are_joined_or_the_best_of_them_answers(moe, setting):
     assert result.error_code == 0 and '\n\n' not in result.response.text
 
 
+def test_several_experts_are_mixed_token_by_token(moe, setting):
+    setting({'mixture_k': 1, 'mixture': 'best', 'notes_most': 3}, notes_most=0)
+    alone = streamed(moe, QUESTIONS['python']).usage.prompt_tokens
+    setting({}, mixture_k=3, mixture='logits')
+    result = streamed(moe, QUESTIONS['python'])
+    assert (result.error_code, result.expert, result.finish_reason) == (0, 'python', 'stop')
+    assert 'json' in result.response.text
+    assert result.usage.prompt_tokens > alone  # those of the longest of three prompts
+    result = streamed(moe, QUESTIONS['general'])
+    assert (result.error_code, result.expert, result.route.abstained) == (0, 'general', True)
+    assert 'Paris' in result.response.text
+
+
 def test_a_new_note_is_read_and_named_as_a_source(moe):
     before = moe.call(AddNotes, 'registry/add_notes', notes=[
         Note(expert='general', source='house.md', text='The spare battery is in the red drawer.')])

@@ -20,6 +20,7 @@ from moe_router import mixture
 from moe_router.attempts import NEVER, Attempts
 from moe_router.mixture import Part
 from moe_router.notes import Note, NoteIndex, block, read_of, word_for_word
+from moe_router.policy import Decision
 from moe_router.ros.action_client import MeetingActionClient
 from moe_router.ros.conversions import bind, decision_message, note_messages, put_before, question
 from moe_router.ros.expert_links import ExpertLinks
@@ -111,7 +112,7 @@ class Answering:
         self._recording.decided(goal.request_id, goal.session, prompt, chosen.decision, chosen.latency_s,
                                 self._routing.version())
         goal.expert = chosen.decision.choice
-        parts = mixture.members(chosen.decision, self._value('mixture_k'), self._routing.available())
+        parts = self._parts(chosen.decision)
         # a command is carried out by one; two of them signed would be none
         if goal.experts or len(parts) == 1 or self._plays(goal.expert, 'action_experts'):
             result = self._ask_node(job, goal, prompt)
@@ -122,6 +123,13 @@ class Answering:
             result = self._ask_all(job, prompt, parts)
         self._finish(job, result)
         return result
+
+    def _parts(self, decision: Decision) -> list[tuple[str, float]]:
+        """Who answers, with weights that sum to 1."""
+        count, available = self._value('mixture_k'), self._routing.available()
+        if self._value('mixture') == 'logits':
+            return mixture.blended(decision, count, available, self._routing.bases())
+        return mixture.members(decision, count, available)
 
     def _choose(self, goal: Any, prompt: str) -> Chosen:
         """The decision on a goal; one that names a mixture needs none. Raises RouteError."""

@@ -18,6 +18,7 @@ from moe_interfaces.srv import (
     CorrectRoute,
     GetAbTest,
     GetRouterVersion,
+    GetVersion,
     ListExperts,
     ListNotes,
     ListRoutes,
@@ -64,7 +65,7 @@ class RegistryLink:
                 (AddRouteSamples, 'add_route_samples'), (RegisterRouterVersion, 'register_router_version'),
                 (GetRouterVersion, 'get_router_version'), (RecordRoutes, 'record_routes'),
                 (RecordOutcomes, 'record_outcomes'), (CorrectRoute, 'correct_route'), (ListRoutes, 'list_routes'),
-                (ListNotes, 'list_notes'), (GetAbTest, 'get_ab_test'))}
+                (ListNotes, 'list_notes'), (GetAbTest, 'get_ab_test'), (GetVersion, 'get_version'))}
         node.create_subscription(RegistryEvent, 'registry/events', self._on_event, EVENTS_QOS,
                                  callback_group=MutuallyExclusiveCallbackGroup())
         self._thread = threading.Thread(target=self._follow, name='registry')
@@ -171,8 +172,18 @@ class RegistryLink:
         """All experts now; None where nobody answers."""
         found = self.call(ListExperts.Request(limit=1000), ListExperts)
         return None if found is None else {
-            row.name: Row(row.status, row.champion_version, row.routable, row.category, row.base_expert)
-            for row in found.experts}
+            row.name: Row(row.status, row.champion_version, row.routable, row.category, row.base_expert,
+                          self._base(row.name, row.champion_version)) for row in found.experts}
+
+    def _base(self, expert: str, version: int) -> str:
+        """Digest of the base that a version stands on; a whole model is its own. '' = nobody can say now."""
+        known = self.table.experts.get(expert)
+        if known is not None and known.base and known.version == version:
+            return known.base
+        if not version or not self._serves(GetVersion):
+            return ''
+        found = self.call(GetVersion.Request(expert=expert, number=version), GetVersion)
+        return '' if found is None else str(found.version.base_sha256 or found.version.sha256)
 
     def samples_digest(self) -> str:
         """What changes with the set of samples; '' = there are none, or nobody answers."""

@@ -62,6 +62,10 @@ class Routing:
         """The expert that one stands for: a candidate for its base, every other for itself."""
         return self._registry.table.role(name)
 
+    def bases(self) -> dict[str, str]:
+        """Digest of the base that each expert stands on; '' = not known yet."""
+        return {name: row.base for name, row in self._registry.table.experts.items()}
+
     def encode(self, text: str) -> NDArray[np.float32]:
         """Unit vector (384,) of a text."""
         return self._router.encoder.encode([text])[0]
