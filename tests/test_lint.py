@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from rclpy.task import Future
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = sorted(path.parent.name for path in ROOT.glob('src/*/setup.py'))
@@ -32,8 +33,10 @@ def test_ruff():
 
 @pytest.mark.parametrize('package', PACKAGES)
 def test_cores_are_strictly_typed(package):
-    done = subprocess.run([sys.executable, '-m', 'mypy', package, '--exclude', '/ros/', '--cache-dir',
-                           str(ROOT / 'build' / '.mypy_cache' / package)],
+    # Jazzy's rclpy has no types, so that what the cores import of ros/ cannot be judged there
+    followed = 'normal' if hasattr(Future, '__class_getitem__') else 'silent'
+    done = subprocess.run([sys.executable, '-m', 'mypy', package, '--exclude', '/ros/', '--follow-imports', followed,
+                           '--cache-dir', str(ROOT / 'build' / '.mypy_cache' / package)],
                           cwd=ROOT / 'src' / package, capture_output=True, text=True, env=None)
     assert done.returncode == 0, done.stdout
 
