@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,17 +19,20 @@ class KeptNotes:
     Args:
         index: receives what the files hold; a damaged one counts as none.
         folder: holds EXPERT.json.
+        known: whether the vectors of these keys are; where they are not, the registry gives the notes again, and
+            nobody waits for them at a start.
     """
 
-    def __init__(self, index: NoteIndex, folder: Path) -> None:
+    def __init__(self, index: NoteIndex, folder: Path, known: Callable[[Sequence[str]], bool]) -> None:
         self._index, self._folder = index, folder
         self._kept: dict[str, list[Note]] = {}
         for path in sorted(folder.glob('*.json')):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 rows = json.loads(path.read_text(encoding='utf-8'))
                 notes = [Note(**{**row, 'questions': tuple(row['questions'])}) for row in rows]
-                index.replace(path.stem, notes)
-                self._kept[path.stem] = notes
+                if known([key for note in notes for key in note.keys]):
+                    index.replace(path.stem, notes)
+                    self._kept[path.stem] = notes
 
     def experts(self) -> list[str]:
         """Those that have notes."""

@@ -22,6 +22,10 @@ class Stopped(Exception):
     """The node ends; what was embedded until now is kept."""
 
 
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode('utf-8', 'replace')).digest()[:_DIGEST_BYTES]
+
+
 class KeptVectors:
     """An encoder with a memory; not for several threads at once.
 
@@ -42,12 +46,16 @@ class KeptVectors:
                 self._vectors = {digests[at:at + _DIGEST_BYTES]: vector for at, vector in
                                  zip(range(0, len(digests), _DIGEST_BYTES), kept['vectors'], strict=True)}
 
+    def knows(self, texts: Sequence[str]) -> bool:
+        """Whether nothing of them would have to be embedded."""
+        return all(_digest(text) in self._vectors for text in texts)
+
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors (texts, 384); those that were not there are kept. Where the disk is full they last till the end.
 
         Raises Stopped.
         """
-        digests = [hashlib.sha256(text.encode('utf-8', 'replace')).digest()[:_DIGEST_BYTES] for text in texts]
+        digests = list(map(_digest, texts))
         missing = {digest: text for digest, text in zip(digests, texts, strict=True) if digest not in self._vectors}
         rows = list(missing.items())
         try:

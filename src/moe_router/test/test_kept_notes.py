@@ -3,6 +3,7 @@
 import pytest
 
 from moe_router.kept_notes import KeptNotes
+from moe_router.kept_vectors import KeptVectors
 from moe_router.notes import Note, NoteIndex
 
 NOTES = [Note(1, 'helper', 'house.md', 'The dock stands beside the door.', questions=('where is the dock', 'dock?')),
@@ -12,8 +13,9 @@ NOTES = [Note(1, 'helper', 'house.md', 'The dock stands beside the door.', quest
 @pytest.fixture
 def start(encoder, tmp_path):
     def begin():
-        index = NoteIndex(encoder.encode)
-        return KeptNotes(index, tmp_path / 'notes'), index
+        vectors = KeptVectors(encoder.encode, tmp_path / 'vectors.npz', encoder.name, lambda: False)
+        index = NoteIndex(vectors.encode)
+        return KeptNotes(index, tmp_path / 'notes', vectors.knows), index
     return begin
 
 
@@ -29,6 +31,15 @@ def test_notes_are_there_after_a_restart_before_anybody_gave_them(start, encoder
     assert again.experts() == ['helper'] and found(index, encoder)[0] == NOTES[0].text
     assert found(index, encoder, 'how tall is it, the size') == [NOTES[1].text]
     assert [path.name for path in (tmp_path / 'notes').iterdir()] == ['helper.json']
+
+
+def test_nothing_is_embedded_at_a_start(start, tmp_path):
+    start()[0].replace('helper', NOTES)
+    (tmp_path / 'vectors.npz').unlink()
+    kept, index = start()
+    assert kept.experts() == [] and index.count('helper') == 0
+    kept.replace('helper', NOTES)
+    assert start()[1].count('helper') == 2
 
 
 def test_removed_notes_stay_removed(start):

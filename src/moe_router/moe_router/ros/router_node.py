@@ -65,7 +65,8 @@ class RouterNode(Node):  # type: ignore[misc]
                            self._router.encoder.name, self._stop.is_set)
         notes = NoteIndex(kept.encode)
         self._registry = RegistryLink(self, home / 'router' / 'table.json', self._stop,
-                                      lambda: self._retraining.refresh(), KeptNotes(notes, home / 'router' / 'notes'))
+                                      lambda: self._retraining.refresh(),
+                                      KeptNotes(notes, home / 'router' / 'notes', kept.knows))
         self._links = ExpertLinks(self, self._actions, self.get_parameter('expert_nodes').value,
                                   self.get_parameter('cool_down_s').value, self._stop)
         self._retraining = Retraining(self, self._router, self._registry, home / 'router', self._stop)
