@@ -72,7 +72,7 @@ class Server(uvicorn.Server):
         self._stopped = stopped
 
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        """None."""
+        """Leave them as they are."""
         return contextlib.nullcontext()
 
     async def on_tick(self, counter: int) -> bool:

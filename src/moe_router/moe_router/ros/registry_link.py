@@ -182,7 +182,7 @@ class RegistryLink:
             return known.base
         if not version or not self._serves(GetVersion):
             return ''
-        found = self.call(GetVersion.Request(expert=expert, number=version), GetVersion)
+        found = self.call(GetVersion.Request(expert=expert, number=version), GetVersion, _SOON_S)
         return '' if found is None else str(found.version.base_sha256 or found.version.sha256)
 
     def samples_digest(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
@@ -36,7 +37,7 @@ class Material:
 
     samples: list[tuple[str, str, str]]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """Stays while the samples do, in whatever order."""
         return hashlib.sha256(json.dumps(sorted(self.samples)).encode()).hexdigest()
