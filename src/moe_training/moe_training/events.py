@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,6 +20,8 @@ class EventWriter:
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS
         self._file: TextIO = self._path.open('a', encoding='utf-8', buffering=1)
+        if self._path.stat().st_size and not self._path.read_bytes().endswith(b'\n'):
+            self._file.write('\n')  # a life before this one was killed within its last word
 
     def send(self, **message: Any) -> None:
         """Write a message; the line is with the kernel when it returns."""
@@ -26,7 +29,7 @@ class EventWriter:
 
 
 class EventReader:
-    """Reads the lines that were added since it last looked."""
+    """Reads the lines that were added since it last looked; a half one, of a worker that was killed, is none."""
 
     def __init__(self, folder: Path, *, skip: bool = False) -> None:
         self._path = folder / EVENTS
@@ -41,7 +44,11 @@ class EventReader:
             data = file.read()
         whole = data[:data.rfind(b'\n') + 1]
         self._offset += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        found = []
+        for line in whole.splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return found
 
 
 def hold_life(folder: Path) -> int | None:
