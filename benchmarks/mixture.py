@@ -33,7 +33,7 @@ from moe_router.router import Router
 from moe_training.paths import served_base
 
 PAIRS, SINGLES = 8, 40  # texts of each ordered pair of domains, of each domain
-DENSE, MIXED = 'all domains', 'two domains'
+DENSE = 'all domains'
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def texts(router: Router) -> dict[str, list[Text]]:
         weights = dict(blended(decision, len(EXPERTS) + 1, set(EXPERTS), dict.fromkeys((*EXPERTS, FALLBACK), 'one')))
         return Text(prompt, ' '.join(row.completion for row in drawn), weights)
 
-    return {MIXED: [text(*pair) for pair in itertools.permutations(EXPERTS, 2) for _ in range(PAIRS)],
+    return {'two domains': [text(*pair) for pair in itertools.permutations(EXPERTS, 2) for _ in range(PAIRS)],
             'one domain': [text(name) for name in EXPERTS for _ in range(SINGLES)]}
 
 
@@ -93,8 +93,7 @@ def compare(kind: str, chosen: list[Text], engine: Engine, models: tuple[str, ..
     after = perplexity([max(float(alone[name].sum()) for name in EXPERTS) for alone in scored], tokens)
     bayes = perplexity([mixed(*one, 0.0) for one in zip(chosen, scored, strict=True)], tokens)
     mixture = perplexity([mixed(*one, SHARE) for one in zip(chosen, scored, strict=True)], tokens)
-    # of one domain there is nothing to mix: one adapter that knows them all has no doubt to pay for
-    limit = min(found[best], found.get(DENSE, math.inf) if kind == MIXED else math.inf)
+    limit = min(found[best], found.get(DENSE, math.inf))
     figures = [
         Figure(f'{kind}: the mixture', mixture, 'ppl', f'< {limit:.3g}', mixture < limit),
         Figure("  by Bayes' rule alone", bayes, 'ppl'),

@@ -198,12 +198,15 @@ def memory(steps: int) -> tuple[list[Figure], Any]:
         heard = follow(TrainingWorker.start(1, job, folder, folder / 'log'),
                        lambda message: message.get('step') == steps)
     sizes = [message['memory_bytes'] / 1e6 for message in heard if 'step' in message]
-    warm = sizes[min(WARM_STEPS, steps // 4):]
-    # a batch takes what its rows are long, 2 % to and fro: the trend of all steps tells more than its ends
-    growth = 100 * statistics.linear_regression(range(len(warm)), warm).slope * len(warm) / statistics.median(warm)
-    return [Figure(f'memory after {steps} steps', statistics.median(sizes[-WARM_STEPS:]), 'MB'),
-            Figure('  growth since warm-up, by its trend', growth, '%', f'<= {MOST_GROWTH:g}', growth <= MOST_GROWTH)
-            ], sizes[::20]
+    window = max(1, min(WARM_STEPS, steps // 4))
+    before, after = statistics.median(sizes[window:2 * window]), statistics.median(sizes[-window:])
+    growth = 100 * (after / before - 1)
+    warm = sizes[window:]
+    # a step takes what its rows are long, 2 % to and fro, which its two ends may show instead of a growth
+    trend = 100 * statistics.linear_regression(range(len(warm)), warm).slope * len(warm) / statistics.median(warm)
+    return [Figure(f'memory after {steps} steps', after, 'MB'),
+            Figure('  against after warm-up', growth, '%', f'<= {MOST_GROWTH:g}', growth <= MOST_GROWTH),
+            Figure('  trend of all steps after warm-up', trend, '%')], sizes[::20]
 
 
 def resume(kills: int) -> tuple[list[Figure], Any]:
