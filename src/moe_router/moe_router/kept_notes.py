@@ -42,14 +42,16 @@ class KeptNotes:
         """Set all notes of an expert; where the disk is full they last till the end."""
         if list(notes) == self._kept.get(expert, []):
             return
-        with contextlib.suppress(Stopped):
+        try:
             self._index.replace(expert, notes)
-            self._kept.pop(expert, None)
-            path = self._folder / f'{expert}.json'
-            with contextlib.suppress(OSError):
-                if not notes:
-                    path.unlink(missing_ok=True)
-                    return
+        except Stopped:
+            return
+        path = self._folder / f'{expert}.json'
+        with contextlib.suppress(OSError):
+            if notes:
                 self._kept[expert] = list(notes)
                 with replacing(path) as file:
                     file.write(json.dumps([asdict(note) for note in notes]).encode())
+            else:
+                self._kept.pop(expert, None)
+                path.unlink(missing_ok=True)
