@@ -59,3 +59,44 @@ def suite(environment, tmp_path_factory):
             NodeProcess(logs, 'moe_experts', 'expert_node', environment) as experts, \
             NodeProcess(logs, 'moe_router', 'router_node', environment, act='false') as router:
         yield {'registry': registry, 'experts': experts, 'router': router, 'logs': logs}
+
+
+@pytest.fixture(scope='session')
+def moe(suite, graph):
+    """The graph of a suite that routes to every built-in expert."""
+    from asking import ready, stats
+    from graph import wait_for
+
+    from moe_interfaces.srv import ListExperts
+    wait_for(lambda: ready(graph, 'look left 30 degrees').choice == 'motion', 180.0, 'all samples learned', 0.5)
+    wait_for(lambda: not stats(graph)[1]['registry_away'], 180.0, 'the registry', 0.5)
+    wait_for(lambda: len([row for row in graph.call(ListExperts, 'registry/list_experts').experts
+                          if row.champion_version]) == 5, 180.0, 'all experts', 0.5)
+    return graph
+
+
+@pytest.fixture
+def setting(moe):
+    """Sets parameters of the router for one test."""
+    from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
+    from rcl_interfaces.srv import SetParameters
+    before = {}
+
+    def put(**values):
+        parameters = []
+        for name, value in values.items():
+            kind = {str: ParameterType.PARAMETER_STRING, bool: ParameterType.PARAMETER_BOOL,
+                    int: ParameterType.PARAMETER_INTEGER, float: ParameterType.PARAMETER_DOUBLE}[type(value)]
+            field = {str: 'string_value', bool: 'bool_value', int: 'integer_value', float: 'double_value'}[type(value)]
+            parameters.append(Parameter(name=name, value=ParameterValue(type=kind, **{field: value})))
+        return moe.call(SetParameters, 'router/set_parameters', parameters=parameters).results
+
+    def change(old, **values):
+        before.update(old)
+        results = put(**values)
+        assert all(result.successful for result in results), results
+
+    change.put = put
+    yield change
+    if before:
+        put(**before)

@@ -158,3 +158,18 @@ class Graph:
         messages = []
         self.node.create_subscription(interface, topic, messages.append, QoSProfile(depth=50))
         return messages
+
+
+def second_node(suite, environment):
+    """Another expert node for the same experts."""
+    return NodeProcess(suite['logs'], 'moe_experts', 'expert_node', environment, label='second', remappings=(
+        '__ns:=/moe/b', 'registry/get_version:=/moe/registry/get_version', 'registry/events:=/moe/registry/events'))
+
+
+def second_router(suite, environment, nodes='["experts","b/experts"]', **parameters):
+    """A router of its own name and endpoints that knows these nodes."""
+    return NodeProcess(suite['logs'], 'moe_router', 'router_node', environment, label='both', remappings=(
+        '__ns:=/moe', '__node:=both', 'generate_response:=both/generate_response', 'route_prompt:=both/route_prompt',
+        'generate_chat_completions:=both/generate_chat_completions', 'infer:=both/infer',
+        'retrain_router:=both/retrain_router', 'correct_route:=both/correct_route', 'router/stats:=both/stats',
+        'router/explain:=both/explain'), expert_nodes=nodes, act='false', **parameters)
