@@ -32,14 +32,15 @@ def test_batched_greedy_answers_are_those_of_single_requests(engine):
 
 @pytest.mark.parametrize(('wrong', 'said'), [
     ({'cache_type': 'q0'}, 'q0 is unknown'),
-    ({'cache_type': 'q8_0', 'flash_attention': False}, 'q8_0 needs flash_attention'),
-    ({'cache_type': 'q8_0'}, 'q8_0 with block size 32 does not divide n_embd_head_k=16')])  # only real models have more
+    ({'cache_type': 'q8_0'}, 'q8_0 needs flash_attention'),
+    ({'cache_type': 'q8_0', 'flash_attention': True},
+     'q8_0 with block size 32 does not divide n_embd_head_k=16')])  # only real models have more
 def test_a_kv_cache_that_cannot_be_is_refused(models, wrong, said):
     with pytest.raises(EngineError, match=said):
         open_engine(models / PATHS['llama_cpp'][0], EngineSettings(**wrong))
 
 
-@pytest.mark.parametrize('settings', [{'flash_attention': False}, {'cache_type': 'f32'}])
+@pytest.mark.parametrize('settings', [{'flash_attention': True}, {'cache_type': 'f32'}])
 def test_a_kv_cache_of_each_kind_answers(models, settings):
     engine = open_engine(models / PATHS['llama_cpp'][0], EngineSettings(threads=1, **settings))
     assert len(answers(engine, request('one'))['one'].tokens) > 4

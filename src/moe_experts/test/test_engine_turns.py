@@ -56,8 +56,7 @@ def test_an_urgent_request_takes_a_place_and_the_other_goes_on_where_it_was(mode
 
 def test_a_full_cache_makes_way(models, kind):
     """Sequences that share cells may need more than there are when the one that they shared with is gone."""
-    engine = open_engine(models / PATHS[kind][0], EngineSettings(
-        threads=1, slots=8, context_tokens=256, flash_attention=False))
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=8, context_tokens=256))
     single = [answers(engine, request('one', prompt, max_tokens=60))['one'].tokens for prompt in PROMPTS]
     together = answers(engine, *(request(str(index), PROMPTS[index % 4], max_tokens=60) for index in range(12)))
     assert [together[str(index)].tokens for index in range(12)] == [single[index % 4] for index in range(12)]

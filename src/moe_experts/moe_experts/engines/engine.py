@@ -74,8 +74,9 @@ class EngineSettings:
         kept_bytes: of what finished sequences had in the cache, kept beside it for prompts that begin alike.
         guess_answers: whether answers that a grammar binds are guessed from earlier ones (guesses.py).
         cache_type: number format of the KV cache, a name of ggml's ('f16', 'q8_0', 'f32').
-        flash_attention: llama.cpp's. It rounds differently with each order of the cache's cells, about 3e-4 in a
-            probability on CPUs.
+        flash_attention: llama.cpp's. On CPUs it reads prompts a fifth faster and decodes slower, the more so the more
+            cells an answer looks back on (500: half as fast); it rounds differently with each order of the cells, about
+            3e-4 in a probability. Quantised caches need it.
         gpu_layers: layers on the GPU, where llama.cpp was built for one.
         mmap: map the file instead of reading it.
         mlock: keep the model from being swapped out.
@@ -92,7 +93,7 @@ class EngineSettings:
     kept_bytes: int = 64_000_000
     guess_answers: bool = True
     cache_type: str = 'f16'
-    flash_attention: bool = True
+    flash_attention: bool = False
     gpu_layers: int = 0
     mmap: bool = True
     mlock: bool = False

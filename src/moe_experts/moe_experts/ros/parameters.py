@@ -35,9 +35,9 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.guess_answers', True, 0, 0,
      'decode what answers bound by a schema, regex or grammar were to similar prompts along with a prompt'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
-    ('inference.flash_attention', True, 0, 0,
-     'llama.cpp\'s: 20 to 30 % more tokens/s in company on a CPU; without it, prompts of 1,500 tokens are read as '
-     'much sooner'),
+    ('inference.flash_attention', False, 0, 0,
+     'llama.cpp\'s: on a CPU it reads prompts a fifth faster and decodes slower, half as fast behind 500 tokens; a '
+     'quantised KV cache needs it'),
     ('inference.cache_enabled', True, 0, 0, 'answer a request that is exactly as an earlier one from memory'),
     ('inference.cache_size', 1000, 0, 1000000, 'answers remembered'),
     ('inference.threads', 0, 0, 256, 'threads that decode at most, fewer while others use the cores; 0 = one per core'),
