@@ -6,6 +6,7 @@ runs is decided in places.py, whose adapter's turn it is in turns.py.
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from moe_experts.engines.grammar import GrammarCompiler
 from moe_experts.engines.guesses import Guesses
 from moe_experts.engines.pace import Pace
 from moe_experts.engines.places import Places
-from moe_experts.engines.runtime import NoRoomError, Run, Runtime
+from moe_experts.engines.runtime import InterruptedStepError, NoRoomError, Run, Runtime
 from moe_experts.engines.scoring import Scoring
 from moe_experts.engines.sequence import Branch, Sequence, check_mixture
 from moe_experts.engines.slots import Slots
@@ -45,6 +46,8 @@ class BatchingEngine:
         self._guesses = Guesses(lambda token: runtime.piece(token).strip().isdigit())
         self._scoring = Scoring(runtime, self._adapters, self._slots, self._places, self._pace)
         self._ended: list[Piece | Result] = []
+        self._alone = ''  # the request that a step is computing for, where it is one
+        self._alone_lock = threading.Lock()  # what is interrupted is that step and none after it
 
     def load_adapter(self, key: str, path: Path, scale: float) -> None:
         """Load a LoRA adapter; raises EngineError (1001)."""
@@ -115,6 +118,12 @@ class BatchingEngine:
             if sequence.request.id == request_id:
                 self._end(sequence, 'cancelled', 3003, 'Cancelled.')
 
+    def interrupt(self, request_id: str) -> None:
+        """End the step that computes for this request alone, so that a cancel is heard now. From any thread."""
+        with self._alone_lock:
+            if self._alone == request_id:
+                self._runtime.interrupt()
+
     def busy(self) -> bool:
         """Whether anything runs or waits."""
         return bool(self._places.running or self._places.waiting or self._ended)
@@ -182,11 +191,13 @@ class BatchingEngine:
         began = time.monotonic()
         try:
             logits = self._runtime.decode(adapter, self._adapters.scale(adapter) * scale, runs)
-        except NoRoomError:
+        except (NoRoomError, InterruptedStepError) as error:
+        names = {sequence.request.id for sequence, _branch, _tokens in decoded}
+        self._alone = names.pop() if len(names) == 1 else ''
             for _sequence, branch, tokens in decoded:
                 branch.put_back(tokens)
                 branch.guess = []
-            if not self._places.make_way(time.monotonic()):
+            if isinstance(error, NoRoomError) and not self._places.make_way(time.monotonic()):
                 self._end(self._places.running[0], 'error', 3002, str(NoRoomError()), 1.0)
             return
         except EngineError as error:
@@ -195,6 +206,9 @@ class BatchingEngine:
                     branch.decoded = []  # nobody knows what is in the cells
                 self._end(sequence, 'error', error.code, str(error))
             return
+        finally:
+            with self._alone_lock:
+                self._alone = ''
         self._pace.stepped(sum(len(run.tokens) for run in runs if len(run.tokens) > 1), time.monotonic() - began)
         for (sequence, branch, _tokens), rows in zip(decoded, logits, strict=True):
             if len(rows):

@@ -200,6 +200,9 @@ class Engine(Protocol):
         """End a request within one step."""
 
     def step(self) -> list[Piece | Result]:
+    def interrupt(self, request_id: str) -> None:
+        """End the step that computes for this request alone, so that a cancel is heard now. From any thread."""
+
         """Decode one batch; [] when there was nothing to do."""
 
     def busy(self) -> bool:

@@ -128,6 +128,9 @@ class TransformersRuntime:
         found = output.logits[0, -run.wanted:] if run.wanted else output.logits[0, :0]
         return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
+    def interrupt(self) -> None:
+        """Nothing: torch ends no computation half-way."""
+
     def hidden_states(self, adapter: str, scale: float, slot: int, tokens: list[int]) -> NDArray[np.float32]:
         """Last hidden states (tokens, width), computed in an empty slot. Raises EngineError (3000)."""
         self._use(adapter, scale)

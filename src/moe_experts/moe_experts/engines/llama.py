@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError, EngineSettings
 from moe_experts.engines.gguf_header import inspect_gguf
-from moe_experts.engines.runtime import NoRoomError, Run, State
+from moe_experts.engines.runtime import InterruptedStepError, NoRoomError, Run, State
 from moe_experts.engines.spare_cores import SpareCores
 
 UNQUANTISED = ('f16', 'bf16', 'f32')
@@ -160,6 +160,11 @@ class LlamaRuntime:
                               f'{settings.cache_type}: {_complaint()}; lower inference.context_tokens where it is '
                               'memory.', 3002)
         self._memory = llama.llama_get_memory(self._context)
+        # llama.cpp asks before each of a step's thousand operations whether to end it. libc's strlen answers: it is 0
+        # while the first byte is; a function of Python's would have to take the lock each time.
+        self._interrupted = (ctypes.c_byte * 2)()
+        llama.llama_set_abort_callback(self._context, ctypes.cast(ctypes.CDLL(None).strlen, llama.ggml_abort_callback),
+                                       ctypes.cast(self._interrupted, ctypes.c_void_p))
         self._width = llama.llama_model_n_embd(self._model)
         self._batch = Batch(BATCH_TOKENS)
         self._adapters: dict[str, Any] = {}
@@ -200,7 +205,7 @@ class LlamaRuntime:
     def decode(self, adapter: str, scale: float, runs: list[Run]) -> list[NDArray[np.float32]]:
         """Compute runs with one adapter; returns logits (wanted, vocabulary) per run, a view until the next decode.
 
-        Raises NoRoomError, EngineError (3000).
+        Raises NoRoomError, InterruptedStepError, EngineError (3000).
         """
         self._use(adapter, scale)
         self._compute(runs)
@@ -226,6 +231,10 @@ class LlamaRuntime:
         finally:
             llama.llama_set_embeddings(self._context, False)
 
+    def interrupt(self) -> None:
+        """End the decode that another thread is in."""
+        self._interrupted[0] = 1
+
     def _compute(self, runs: list[Run]) -> None:
         if not self._batch.fill(runs):
             raise EngineError(f'A batch of more than {BATCH_TOKENS} tokens cannot be computed.', 3000)
@@ -233,9 +242,14 @@ class LlamaRuntime:
         if threads != self._threads:
             llama.llama_set_n_threads(self._context, threads, min(threads, self._threads_batch))
             self._threads = threads
+        self._interrupted[0] = 0
         code = llama.llama_decode(self._context, self._batch.structure)
         if code == 1:
             raise NoRoomError
+        if code == 2:
+            for run in runs:  # of several microbatches the first may have been computed
+                self.cut(run.slot, run.position)
+            raise InterruptedStepError
         if code:
             raise EngineError(f'llama.cpp could not decode (code {code}).', 3000)
 

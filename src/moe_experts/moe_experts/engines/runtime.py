@@ -20,6 +20,10 @@ class NoRoomError(EngineError):
         super().__init__('The KV cache is full; try again later.', 3002, 1.0)
 
 
+class InterruptedStepError(Exception):
+    """Runtime.interrupt() ended a decode; nothing was computed and nothing changed."""
+
+
 @dataclass(frozen=True)
 class Run:
     """Consecutive tokens of one slot; the first goes to cell `position`, logits of the last `wanted` come back."""
@@ -71,9 +75,12 @@ class Runtime(Protocol):
     def decode(self, adapter: str, scale: float, runs: list[Run]) -> list[NDArray[np.float32]]:
         """Compute runs with one adapter ('' = none); returns logits (wanted, vocabulary) per run.
 
-        The logits may be a view that the next decode overwrites. Raises NoRoomError, and EngineError (3000) where the
-        cells of the runs are undefined then.
+        The logits may be a view that the next decode overwrites. Raises NoRoomError, InterruptedStepError, and
+        EngineError (3000) where the cells of the runs are undefined then.
         """
+
+    def interrupt(self) -> None:
+        """End the decode that another thread is in, where the library can; without one, nothing happens."""
 
     def hidden_states(self, adapter: str, scale: float, slot: int, tokens: list[int]) -> NDArray[np.float32]:
         """Last hidden states (tokens, width) of a text, computed in an empty slot; raises EngineError (3000)."""

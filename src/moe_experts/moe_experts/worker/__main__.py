@@ -80,7 +80,10 @@ class Server:
 
     def _read(self) -> None:
         for line in sys.stdin:
-            self._commands.put(json.loads(line))
+            message = json.loads(line)
+            if message['verb'] == 'cancel':
+                self._engine.interrupt(message['id'])
+            self._commands.put(message)
         self._commands.put(None)
 
     def _take(self) -> bool:
