@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from engines_under_test import adapter, engine, kind, models, shared  # noqa: F401  # fixtures
+from engines_under_test import adapter, engine, kind, models, plain, shared  # noqa: F401  # fixtures
 
 from moe_experts.registry.database import Database, Settings
 from moe_experts.registry.embedded import EmbeddedServer

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from moe_experts.engines.engine import EngineSettings, Part, Piece, Request, Sampling
+from moe_experts.engines.engine import EngineSettings, Part, Piece, Request, Result, Sampling
 from moe_experts.engines.opening import open_engine
 
 PATHS = {'llama_cpp': ('base.gguf', 'adapter.gguf'), 'transformers': ('base', 'adapter')}
@@ -29,9 +29,16 @@ def kind(request):
 
 @pytest.fixture(scope='module')
 def shared(models, kind):
-    # with flash attention two nearly equal tokens may change places in company
+    engine = open_engine(models / PATHS[kind][0], EngineSettings(threads=1, slots=4, context_tokens=2048))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope='module')
+def plain(models, kind):
+    """The same engine without guesses."""
     engine = open_engine(models / PATHS[kind][0], EngineSettings(
-        threads=1, slots=4, context_tokens=2048, flash_attention=False))
+        threads=1, slots=4, context_tokens=2048, guess_answers=False))
     yield engine
     engine.close()
 
@@ -70,6 +77,16 @@ def answers(engine, *requests):
                 results[item.id] = item
     assert pieces == {name: result.text for name, result in results.items()}
     return results
+
+
+def steps(engine, one):
+    """Steps and result of one request."""
+    engine.submit(one)
+    count = 0
+    while engine.busy():
+        count += 1
+        found = [item for item in engine.step() if isinstance(item, Result)]
+    return count, found[0]
 
 
 def mixed(name, *weights, adapters, prompt=PROMPTS[0], scales=(), **options):

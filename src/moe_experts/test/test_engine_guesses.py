@@ -4,33 +4,13 @@ import json
 from dataclasses import replace
 
 import pytest
-from engines_under_test import GREEDY, PATHS, PROMPTS, SCHEMA, answers, request
+from engines_under_test import GREEDY, PROMPTS, SCHEMA, answers, request, steps
 
-from moe_experts.engines.engine import EngineSettings, Result, Sampling
+from moe_experts.engines.engine import Sampling
 from moe_experts.engines.guesses import KEPT_ANSWERS, RETRY, Guesses
-from moe_experts.engines.opening import open_engine
 
 MOVE = {'json_schema': SCHEMA, 'max_tokens': 40}
 KIND = ('motion@1', 1.0, 'schema', '', '')
-
-
-@pytest.fixture(scope='module')
-def plain(models, kind):
-    """The same engine without guesses."""
-    engine = open_engine(models / PATHS[kind][0], EngineSettings(
-        threads=1, slots=4, context_tokens=2048, flash_attention=False, guess_answers=False))
-    yield engine
-    engine.close()
-
-
-def steps(engine, one):
-    """Steps and result of one request."""
-    engine.submit(one)
-    count = 0
-    while engine.busy():
-        count += 1
-        found = [item for item in engine.step() if isinstance(item, Result)]
-    return count, found[0]
 
 
 def alike(one, other):
@@ -94,8 +74,8 @@ def guesses():
 def test_numbers_are_those_of_the_question():
     known = guesses()
     known.remember(KIND, [100, 3, 101, 3, 0, 102], [50, 51, 3, 0, 52])
-    assert known.guess(KIND, [100, 3, 101, 4, 5, 102]) == [50, 51, 4, 5, 52]
-    assert known.guess(KIND, [100, 3, 101, 102]) == [50, 51, 3, 0, 52]  # nothing better is known
+    assert known.guess(KIND, [100, 3, 101, 4, 5, 102]).tokens == [50, 51, 4, 5, 52]
+    assert known.guess(KIND, [100, 3, 101, 102]).tokens == [50, 51, 3, 0, 52]  # nothing better is known
 
 
 def test_the_most_similar_question_counts_and_the_newest_of_equals():
@@ -103,24 +83,25 @@ def test_the_most_similar_question_counts_and_the_newest_of_equals():
     known.remember(KIND, [100, 101], [50])
     known.remember(KIND, [100, 102], [51])
     known.remember(KIND, [100, 102], [52])
-    assert known.guess(KIND, [100, 101]) == [50]
-    assert known.guess(KIND, [100, 102]) == [52]
-    assert known.guess(('other@1', *KIND[1:]), [100, 101]) == []
+    assert known.guess(KIND, [100, 101]).tokens == [50]
+    assert known.guess(KIND, [100, 102]).tokens == [52]
+    assert known.guess(('other@1', *KIND[1:]), [100, 101]).tokens == []
     known.remember(KIND, [100, 103, 7], [53, 7])
     known.remember(KIND, [100, 104, 8], [54, 8])
-    assert known.guess(KIND, [100, 103, 8]) == [53, 8]  # words count, numbers do not
+    assert known.guess(KIND, [100, 103, 8]).tokens == [53, 8]  # words count, numbers do not
 
 
 def test_kinds_that_cannot_be_guessed_are_left_alone():
     known = guesses()
     known.remember(KIND, [100], [50, 51])
+    guess = known.guess(KIND, [100])
     for _ in range(20):
-        known.judge(KIND, 2, 0)
-    made = [bool(known.guess(KIND, [100])) for _ in range(2 * RETRY)]
+        guess.judge(2, 0)
+    made = [bool(known.guess(KIND, [100]).tokens) for _ in range(2 * RETRY)]
     assert sum(made) == 2
     for _ in range(20):
-        known.judge(KIND, 2, 2)
-    assert known.guess(KIND, [100]) == [50, 51]
+        guess.judge(2, 2)
+    assert known.guess(KIND, [100]).tokens == [50, 51]
 
 
 def test_what_is_remembered_has_bounds():
@@ -129,10 +110,10 @@ def test_what_is_remembered_has_bounds():
         known.remember(KIND, [100 + number], [50])
         known.remember((f'{number}@1', *KIND[1:]), [100], [50])
     known.remember(KIND, [99], list(range(10, 1000)))
-    assert known.guess(KIND, [99]) == [50]
-    assert known.guess(('0@1', *KIND[1:]), [100]) == []
+    assert known.guess(KIND, [99]).tokens == [50]
+    assert known.guess(('0@1', *KIND[1:]), [100]).tokens == []
     known.forget('127@1')
-    assert known.guess(('127@1', *KIND[1:]), [100]) == []
-    assert known.guess(KIND, [99]) == [50]
+    assert known.guess(('127@1', *KIND[1:]), [100]).tokens == []
+    assert known.guess(KIND, [99]).tokens == [50]
     known.forget(None)
-    assert known.guess(KIND, [99]) == []
+    assert known.guess(KIND, [99]).tokens == []

@@ -17,7 +17,7 @@ from moe_experts.engines.adapters import Adapters
 from moe_experts.engines.chat import ChatTemplate
 from moe_experts.engines.engine import EngineError, EngineSettings, Messages, Part, Piece, Request, Result
 from moe_experts.engines.grammar import GrammarCompiler
-from moe_experts.engines.guesses import Guesses
+from moe_experts.engines.guesses import NO_GUESS, Guess, Guesses
 from moe_experts.engines.pace import Pace
 from moe_experts.engines.places import Places
 from moe_experts.engines.runtime import InterruptedStepError, NoRoomError, Run, Runtime
@@ -157,9 +157,9 @@ class BatchingEngine:
     def _prompt_s(self, sequence: Sequence) -> float:
         return self._pace.prompt_s(sum(len(branch.prompt) - self._places.known(branch) for branch in sequence.branches))
 
-    def _guess(self, sequence: Sequence) -> list[int]:
+    def _guess(self, sequence: Sequence) -> Guess:
         if sequence.kind is None or not self._settings.guess_answers or len(self._places.running) > GUESSING:
-            return []
+            return NO_GUESS
         return self._guesses.guess(sequence.kind, sequence.branches[0].prompt)
 
     def _next_group(self) -> tuple[Group, Pending]:
@@ -177,26 +177,29 @@ class BatchingEngine:
         """Decode what is pending, at most a chunk of prompts, and advance the sequences that have logits then."""
         chunk = self._pace.chunk_tokens()
         decoded: list[tuple[Sequence, Branch, list[int]]] = []
-        runs = []
         for sequence, branch in sorted(pending, key=lambda one: (
                 len(one[1].pending) > 1, -one[0].request.priority, one[0].arrived)):
-            position = len(branch.decoded)
             tokens = branch.take(1 if len(branch.pending) == 1 else chunk)
             if tokens:
                 chunk -= len(tokens) if len(tokens) > 1 else 0
-                guess = [] if branch.pending else branch.guess
-                runs.append(Run(branch.slot, position, tokens + guess, 0 if branch.pending else 1 + len(guess)))
                 decoded.append((sequence, branch, tokens))
+        certain, runs = sum(len(tokens) for _sequence, _branch, tokens in decoded), []
+        for sequence, branch, tokens in decoded:
+            if self._settings.guess_answers:
+                sequence.look_up(certain)
+            guess = [] if branch.pending else branch.guess.tokens
+            runs.append(Run(branch.slot, len(branch.decoded) - len(tokens), tokens + guess,
+                            0 if branch.pending else 1 + len(guess)))
         adapter, scale = group
         began = time.monotonic()
+        names = {sequence.request.id for sequence, _branch, _tokens in decoded}
+        self._alone = names.pop() if len(names) == 1 else ''
         try:
             logits = self._runtime.decode(adapter, self._adapters.scale(adapter) * scale, runs)
         except (NoRoomError, InterruptedStepError) as error:
-        names = {sequence.request.id for sequence, _branch, _tokens in decoded}
-        self._alone = names.pop() if len(names) == 1 else ''
             for _sequence, branch, tokens in decoded:
                 branch.put_back(tokens)
-                branch.guess = []
+                branch.guess = NO_GUESS
             if isinstance(error, NoRoomError) and not self._places.make_way(time.monotonic()):
                 self._end(self._places.running[0], 'error', 3002, str(NoRoomError()), 1.0)
             return
@@ -209,7 +212,8 @@ class BatchingEngine:
         finally:
             with self._alone_lock:
                 self._alone = ''
-        self._pace.stepped(sum(len(run.tokens) for run in runs if len(run.tokens) > 1), time.monotonic() - began)
+        self._pace.stepped(sum(len(run.tokens) for run, (_sequence, _branch, tokens) in zip(runs, decoded, strict=True)
+                               if len(tokens) > 1), time.monotonic() - began)
         for (sequence, branch, _tokens), rows in zip(decoded, logits, strict=True):
             if len(rows):
                 branch.logits = rows[0] if len(sequence.branches) == 1 else rows[0].copy()
@@ -218,20 +222,20 @@ class BatchingEngine:
 
     def _advance(self, sequence: Sequence, branch: Branch, rows: NDArray[np.float32]) -> None:
         """Draw the next token, and more for as long as they were guessed: rows[i] are the logits behind i of those."""
-        guess, branch.guess, stood = branch.guess, [], 0
+        guess, branch.guess, stood = branch.guess, NO_GUESS, 0
         reason, code, message, now = '', 0, '', time.monotonic()
         try:
             while True:
                 pieces, reason = sequence.advance(self._runtime, now)
                 self._ended += pieces
-                if reason or guess[stood:stood + len(branch.pending)] != branch.pending:
+                if reason or guess.tokens[stood:stood + len(branch.pending)] != branch.pending:
                     break
                 stood += len(branch.take(len(branch.pending)))
                 branch.logits = rows[stood]
         except EngineError as error:
             reason, code, message = 'error', error.code, str(error)
-        if guess:
-            self._guesses.judge(sequence.kind, len(guess), stood)
+        if guess.tokens:
+            guess.judge(len(guess.tokens), stood)
             self._runtime.cut(branch.slot, len(branch.decoded))
         if reason:
             self._end(sequence, reason, code, message)

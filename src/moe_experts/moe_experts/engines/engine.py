@@ -72,7 +72,8 @@ class EngineSettings:
             close to each other as that.
         use_kv_cache: whether prompts begin with what finished sequences left in the cache.
         kept_bytes: of what finished sequences had in the cache, kept beside it for prompts that begin alike.
-        guess_answers: whether answers that a grammar binds are guessed from earlier ones (guesses.py).
+        guess_answers: whether tokens are guessed and decoded along: from what an answer reads (lookup.py), and those
+            of answers that a grammar binds from earlier ones (guesses.py).
         cache_type: number format of the KV cache, a name of ggml's ('f16', 'q8_0', 'f32').
         flash_attention: llama.cpp's. On CPUs it reads prompts a fifth faster and decodes slower, the more so the more
             cells an answer looks back on (500: half as fast); it rounds differently with each order of the cells, about
@@ -199,10 +200,10 @@ class Engine(Protocol):
     def cancel(self, request_id: str) -> None:
         """End a request within one step."""
 
-    def step(self) -> list[Piece | Result]:
     def interrupt(self, request_id: str) -> None:
         """End the step that computes for this request alone, so that a cancel is heard now. From any thread."""
 
+    def step(self) -> list[Piece | Result]:
         """Decode one batch; [] when there was nothing to do."""
 
     def busy(self) -> bool:

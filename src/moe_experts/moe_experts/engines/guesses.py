@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 
 KEPT_ANSWERS = 64  # of one kind
 KEPT_KINDS = 32
@@ -18,6 +18,17 @@ LONGEST_TOKENS = 48  # of an answer that is worth a guess
 WORTHWHILE = 0.3  # share of guessed tokens that has to stand on average
 MEMORY = 0.8  # weight of what was known of that share before
 RETRY = 16  # guesses that are not made while the share is too low, until one is tried again
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Tokens that may come next; judge(guessed, stood) is told how many were decoded, and how many of them stood."""
+
+    tokens: list[int]
+    judge: Callable[[int, int], None]
+
+
+NO_GUESS = Guess([], lambda _guessed, _stood: None)
 
 
 @dataclass
@@ -51,25 +62,25 @@ class Guesses:
             self._kinds.popitem(last=False)
         found.answers.append((prompt, self._words(prompt), answer))
 
-    def guess(self, kind: Hashable, prompt: list[int]) -> list[int]:
-        """Tokens of the probable answer; [] = no idea, or none that is worth its while."""
+    def guess(self, kind: Hashable, prompt: list[int]) -> Guess:
+        """Tokens of the probable answer, where there are any that are worth their while."""
         found = self._kinds.get(kind)
         if found is None:
-            return []
+            return NO_GUESS
         if found.standing < WORTHWHILE:
             found.passed = (found.passed + 1) % RETRY
             if found.passed:
-                return []
+                return NO_GUESS
         words = self._words(prompt)
         # the newest of those that are equally similar: where a robot looked last, it looks again
         old, _words, answer = max(reversed(found.answers), key=lambda one: (
             len(one[1] & words) / max(1, len(one[1] | words))))
-        return self._with_numbers(answer, list(self._numbers(old)), list(self._numbers(prompt)))
+        tokens = self._with_numbers(answer, list(self._numbers(old)), list(self._numbers(prompt)))
+        return Guess(tokens, partial(self._judge, found))
 
-    def judge(self, kind: Hashable, guessed: int, stood: int) -> None:
-        """Learn how many of the guessed tokens stood."""
-        if (found := self._kinds.get(kind)) is not None:
-            found.standing = MEMORY * found.standing + (1.0 - MEMORY) * stood / guessed
+    @staticmethod
+    def _judge(found: _Kind, guessed: int, stood: int) -> None:
+        found.standing = MEMORY * found.standing + (1.0 - MEMORY) * stood / guessed
 
     def forget(self, adapter: str | None) -> None:
         """Forget what an adapter, or (None) any, answered; the adapter comes first in a kind."""

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from moe_experts.engines.engine import EngineError, Piece, Probable, Request, Result
 from moe_experts.engines.grammar import Matcher
+from moe_experts.engines.guesses import NO_GUESS, Guess
+from moe_experts.engines.lookup import Lookup
 from moe_experts.engines.mixture import Mixture
 from moe_experts.engines.prefix_cache import Owner
 from moe_experts.engines.runtime import Runtime, State
@@ -32,7 +34,7 @@ class Branch:
         shared: of those, in cells that another sequence holds.
         state: what the slot held when it was taken away; None = nothing.
         logits: of the next token; None = not known yet.
-        guess: of the answer, decoded along with the end of the prompt.
+        guess: what the answer goes on with, decoded along with what is certain.
     """
 
     def __init__(self, adapter: str, scale: float, prompt: list[int]) -> None:
@@ -44,7 +46,7 @@ class Branch:
         self.cached = self.shared = 0
         self.state: State | None = None
         self.logits: NDArray[np.float32] | None = None
-        self.guess: list[int] = []
+        self.guess = NO_GUESS
 
     def take(self, most: int) -> list[int]:
         """The next tokens to decode, which count as decoded."""
@@ -79,6 +81,7 @@ class Sequence:
         self._matcher = matcher
         self._sampler = Sampler(request.sampling)
         self._mixture = Mixture([part.weight for part in request.mixture]) if len(branches) > 1 else None
+        self._lookup = Lookup()
         self._text = AnswerText(request.stop)
         self._tokens: list[int] = []
         self._probs: list[tuple[Probable, ...]] = []
@@ -115,14 +118,20 @@ class Sequence:
         """Priority of a waiting sequence, which grows while it waits."""
         return self.request.priority + AGEING_PER_S * (now - self.queued)
 
-    def begin(self, now: float, guess: list[int]) -> None:
+    def begin(self, now: float, guess: Guess) -> None:
         """Get its turn for the first time; every branch has its slot. `guess` is what the answer may be."""
         self._started = now
         for branch in self.branches:
             branch.decoded = branch.prompt[:branch.cached]
             branch.pending = branch.prompt[branch.cached:] + self._opening
-        if guess[:len(self._opening)] == self._opening:
-            self.branches[0].guess = guess[len(self._opening):self._most]
+        if guess.tokens[:len(self._opening)] == self._opening:
+            self.branches[0].guess = Guess(guess.tokens[len(self._opening):self._most], guess.judge)
+
+    def look_up(self, company: int) -> None:
+        """Guess how the answer goes on, where the next step decodes so many tokens anyway."""
+        branch = self.branches[0]
+        if self._tokens and self._mixture is None:
+            branch.guess = self._lookup.guess(branch.decoded, company, self._most - len(self._tokens))
 
     @property
     def foregone(self) -> bool:

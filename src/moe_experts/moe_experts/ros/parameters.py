@@ -33,7 +33,8 @@ _PARAMETERS: tuple[tuple[str, Any, float, float, str], ...] = (
     ('inference.stream_interval_ms', 25, 0, 1000,
      '[ms] at least between two messages of a stream behind its first text; 0 = one for each token'),
     ('inference.guess_answers', True, 0, 0,
-     'decode what answers bound by a schema, regex or grammar were to similar prompts along with a prompt'),
+     'guess tokens and decode them along: what an answer reads from its prompt, and what answers bound by a schema, '
+     'regex or grammar were to similar prompts'),
     ('inference.cache_type', 'f16', 0, 0, 'number format of the KV cache: f16, f32, q8_0, ...'),
     ('inference.flash_attention', False, 0, 0,
      'llama.cpp\'s: on a CPU it reads prompts a fifth faster and decodes slower, half as fast behind 500 tokens; a '
