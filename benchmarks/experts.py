@@ -34,6 +34,7 @@ from moe_training.paths import served_base
 
 ADAPTERS = {name: ROOT / 'data' / 'adapters' / f'{name}.gguf' for name in ('python', 'linux', 'robotics', 'motion')}
 NEW_TOKENS = 64
+SETTLED_S = 0.5  # the bare loop's threads spin for some time after its last step, on the cores that the next one needs
 SYSTEM = ('You are the voice of a small robot with a camera, an inertial unit and a pan and tilt head. ' * 10)[:850]
 QUESTIONS = [f'Question {index}: what should you do when you see object number {index * 7} on the table?'
              for index in range(32)]
@@ -64,6 +65,7 @@ def single_stream(serving: Serving, repeats: int) -> list[Figure]:
     for index in range(repeats):
         prompt = f'{index} {QUESTIONS[index % 32]}'
         bare.append(bare_decode(served_base(), prompt, 2 * NEW_TOKENS))
+        time.sleep(SETTLED_S)
         (call,) = serving.ask([goal(prompt, tokens=2 * NEW_TOKENS)])
         ours.append(call.result.timings.tokens_per_second)
         late.append(1000 * (call.first_s - call.result.timings.first_token_s))
