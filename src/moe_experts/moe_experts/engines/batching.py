@@ -29,6 +29,7 @@ from moe_experts.engines.turns import Group, Turns
 CERTAINLY = 0.5  # a deadline is refused before its time only where twice the measured speed would miss it
 GUESSING = 2  # sequences at most while answers are guessed: in company a guess costs more than the steps that it saves
 Pending = list[tuple[Sequence, Branch]]  # branches of one adapter that have tokens to decode
+Taken = list[tuple[Sequence, Branch, list[int]]]  # and those of them that a step decodes
 
 
 class BatchingEngine:
@@ -175,21 +176,8 @@ class BatchingEngine:
 
     def _decode(self, group: Group, pending: Pending) -> None:
         """Decode what is pending, at most a chunk of prompts, and advance the sequences that have logits then."""
-        chunk = self._pace.chunk_tokens()
-        decoded: list[tuple[Sequence, Branch, list[int]]] = []
-        for sequence, branch in sorted(pending, key=lambda one: (
-                len(one[1].pending) > 1, -one[0].request.priority, one[0].arrived)):
-            tokens = branch.take(1 if len(branch.pending) == 1 else chunk)
-            if tokens:
-                chunk -= len(tokens) if len(tokens) > 1 else 0
-                decoded.append((sequence, branch, tokens))
-        certain, runs = sum(len(tokens) for _sequence, _branch, tokens in decoded), []
-        for sequence, branch, tokens in decoded:
-            if self._settings.guess_answers:
-                sequence.look_up(certain)
-            guess = [] if branch.pending else branch.guess.tokens
-            runs.append(Run(branch.slot, len(branch.decoded) - len(tokens), tokens + guess,
-                            0 if branch.pending else 1 + len(guess)))
+        decoded = self._take(pending)
+        runs = self._runs(decoded)
         adapter, scale = group
         began = time.monotonic()
         names = {sequence.request.id for sequence, _branch, _tokens in decoded}
@@ -219,6 +207,28 @@ class BatchingEngine:
                 branch.logits = rows[0] if len(sequence.branches) == 1 else rows[0].copy()
                 if sequence.ready():
                     self._advance(sequence, branch, rows)
+
+    def _take(self, pending: Pending) -> Taken:
+        """The next tokens of every branch; those of prompts, the most urgent first, as far as a chunk goes."""
+        chunk, taken = self._pace.chunk_tokens(), []
+        for sequence, branch in sorted(pending, key=lambda one: (
+                len(one[1].pending) > 1, -one[0].request.priority, one[0].arrived)):
+            tokens = branch.take(1 if len(branch.pending) == 1 else chunk)
+            if tokens:
+                chunk -= len(tokens) if len(tokens) > 1 else 0
+                taken.append((sequence, branch, tokens))
+        return taken
+
+    def _runs(self, taken: Taken) -> list[Run]:
+        """What the runtime computes: what was taken, and behind it what is guessed."""
+        company, runs = sum(len(tokens) for _sequence, _branch, tokens in taken), []
+        for sequence, branch, tokens in taken:
+            if self._settings.guess_answers:
+                sequence.look_up(company)
+            guess = [] if branch.pending else branch.guess.tokens
+            runs.append(Run(branch.slot, len(branch.decoded) - len(tokens), tokens + guess,
+                            0 if branch.pending else 1 + len(guess)))
+        return runs
 
     def _advance(self, sequence: Sequence, branch: Branch, rows: NDArray[np.float32]) -> None:
         """Draw the next token, and more for as long as they were guessed: rows[i] are the logits behind i of those."""
