@@ -15,6 +15,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from graph import Graph, NodeProcess, wait_for
 from model_files import write_model
+from registry_work import work
 
 from moe_experts.registry.database import Database, Settings
 from moe_experts.registry.embedded import EmbeddedServer
@@ -139,32 +140,18 @@ def test_the_outbox_is_bounded_and_survives_its_process(tmp_path):
     assert again.write('number', 5, lambda: 'sent') == 'sent'
 
 
-def _work(url, home, seed, begun, times=1_000_000):
-    """Create, register, promote and roll back until killed."""
-    database = Database(home, Settings(url))
-    registry = Registry(database, home)
-    begun.set()
-    for index in range(times):
-        name = f'e{seed}_{index}'
-        model = write_model(home / 'made' / f'{name}.gguf', seed * 100 + index)
-        registry.create({'name': name, 'domain': 'test'}, '', Version(str(model)), 'crash')
-        registry.experts.create({'name': f'{name}_v2', 'base_expert': name}, 'crash')
-        registry.versions.register(f'{name}_v2', Version(str(model)), 'champion', 'crash')
-        registry.versions.promote(f'{name}_v2', 'crash')
-        registry.versions.rollback(name, 'crash')
-        registry.experts.delete(0, f'{name}_v2', True, 'crash')
-
-
 def test_killed_at_any_point_it_leaves_no_half_row(make_database, tmp_path):
     url = make_database()
-    fork = multiprocessing.get_context('fork')
+    # not forked from this process: libraries that other tests left in it would go along, without their threads
+    clean = multiprocessing.get_context('forkserver')
+    clean.set_forkserver_preload(['pytest', 'moe_experts.registry.registry'])
     chance = random.Random(5)
     begin = time.monotonic()
-    _work(url, tmp_path, ROUNDS, fork.Event(), 1)
+    work(url, tmp_path, ROUNDS, clean.Event(), 1)
     longest_s = 1.2 * (time.monotonic() - begin)
     for round_ in range(ROUNDS):
-        begun = fork.Event()
-        process = fork.Process(target=_work, args=(url, tmp_path, round_, begun))
+        begun = clean.Event()
+        process = clean.Process(target=work, args=(url, tmp_path, round_, begun))
         process.start()
         assert begun.wait(60.0)
         time.sleep(chance.uniform(0.0, longest_s))  # the random point, not a condition
