@@ -78,8 +78,8 @@ def test_an_answer_is_streamed_and_counted(worker):
 
 
 def test_batched_greedy_answers_are_those_of_single_requests(worker):
-    """Words that the model is sure of: with quantised weights, near ties may fall otherwise in company."""
-    prompts = ['What is the capital of France?', 'Name a planet.', 'What is two plus two?', 'What is water made of?']
+    """No question begins with a near tie ("Name a colour."): quantised weights round otherwise in company."""
+    prompts = ['What is the capital of France?', 'Name a planet.', 'What is two plus two?', 'Say hello.']
     single = [ask(worker, request('s', prompt))['s'][1].text for prompt in prompts]
     together = ask(worker, *(request(str(index), prompt) for index, prompt in enumerate(prompts)))
     assert [together[str(index)][1].text.split()[:4] for index in range(4)] == [text.split()[:4] for text in single]
