@@ -77,6 +77,7 @@ class BatchingEngine:
 
     def submit(self, request: Request) -> None:
         """Queue a request; raises EngineError (1001, 3002, 3004)."""
+        arrived = time.monotonic()  # its caller waits for the template and the tokens, too
         request.sampling.check()
         check_mixture(request)
         parts = request.mixture or (Part(request.adapter, 1.0, request.messages, request.scale),)
@@ -95,7 +96,7 @@ class BatchingEngine:
         if sum(min(len(one.prompt) + request.max_tokens, limit) for one in branches) > self._runtime.context_tokens:
             raise EngineError(f'A mixture of {len(parts)} such answers does not fit into the context of '
                               f'{self._runtime.context_tokens} tokens; lower max_tokens.')
-        sequence = Sequence(request, branches, self._grammars.matcher(request), limit)
+        sequence = Sequence(request, branches, self._grammars.matcher(request), limit, arrived)
         self._places.waiting.append(sequence)
         if sequence.foregone:  # there is nothing to compute
             pieces, reason = sequence.advance(self._runtime, time.monotonic())

@@ -67,15 +67,17 @@ class Sequence:
         branches: one per expert.
         matcher: of the grammar that binds the answer.
         limit: most tokens, prompt and answer together.
+        arrived: time.monotonic() [s] when the engine got the request.
 
     Attributes:
         standing: the priority that it had when its turn came.
         admitted: whether it has a place in the batch.
     """
 
-    def __init__(self, request: Request, branches: list[Branch], matcher: Matcher | None, limit: int) -> None:
+    def __init__(self, request: Request, branches: list[Branch], matcher: Matcher | None, limit: int,
+                 arrived: float) -> None:
         self.request, self.branches, self.limit = request, branches, limit
-        self.arrived = self.queued = time.monotonic()
+        self.arrived = self.queued = arrived
         self.standing = float(request.priority)
         self.admitted = False
         self._matcher = matcher
