@@ -75,8 +75,8 @@ class Starter:
     def _make(self) -> Process:
         # Threads of a step wait for each other hundreds of times. libgomp's default lets them spin for milliseconds,
         # which starves whatever else wants the core; not spinning at all makes a step four times as long.
-        # Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) were tried: an unmapped base then loads in 0.9 s instead of
-        # 0.4, as the kernel has to find them first.
+        # Huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1) were tried: a KV cache is then made in 40 ms, not 140,
+        # but not the first one of a process, and here it is the only one (on one virtual machine that took 0.5 s more).
         environment = dict({'GOMP_SPINCOUNT': '10000'}, **os.environ)
         environment.update(OMP_NUM_THREADS=str(self._threads), MKL_NUM_THREADS='1', HF_HUB_OFFLINE='1',
                            TOKENIZERS_PARALLELISM='false')
