@@ -45,7 +45,11 @@ def worker():
     worker.close()
 
 
-def request(name, prompt='What is the capital of France?', **options):
+# To the question without "English name" the model begins "La" or "The", nearly equally likely: the processor decides.
+FRANCE = 'What is the English name of the capital of France?'
+
+
+def request(name, prompt=FRANCE, **options):
     options.setdefault('sampling', Sampling(temp=0.0))
     options.setdefault('max_tokens', 24)
     return Request(name, (('system', 'You are a helpful assistant.'), ('user', prompt)), **options)
@@ -79,7 +83,7 @@ def test_an_answer_is_streamed_and_counted(worker):
 
 def test_batched_greedy_answers_are_those_of_single_requests(worker):
     """No question begins with a near tie ("Name a colour."): quantised weights round otherwise in company."""
-    prompts = ['What is the capital of France?', 'Name a planet.', 'What is two plus two?', 'Say hello.']
+    prompts = [FRANCE, 'Name a planet.', 'What is two plus two?', 'Say hello.']
     single = [ask(worker, request('s', prompt))['s'][1].text for prompt in prompts]
     together = ask(worker, *(request(str(index), prompt) for index, prompt in enumerate(prompts)))
     assert [together[str(index)][1].text.split()[:4] for index in range(4)] == [text.split()[:4] for text in single]
